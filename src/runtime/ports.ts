@@ -1,0 +1,144 @@
+/**
+ * What the runtime needs from the rooms below it. The rooms satisfy these shapes; tests pass fakes of them.
+ *
+ * Every method that can wait takes an `AbortSignal`. Errors are each room's own `CodedError`.
+ */
+
+/** An image as the node holds it. Source of the identity rules: CRI contract, image service. */
+export interface Image {
+  /** `sha256:` + 64 hex: digest of the image config. */
+  readonly id: string;
+  /** Fully qualified `repository:tag`, sorted. */
+  readonly repoTags: readonly string[];
+  /** `repository@sha256:…`, sorted. */
+  readonly repoDigests: readonly string[];
+  /** Bytes of config and compressed layers. Never 0. */
+  readonly sizeBytes: number;
+  readonly pinned: boolean;
+  readonly config: ImageConfig;
+  /** Lowest first. */
+  readonly layers: readonly ImageLayer[];
+}
+
+/** The part of an OCI image config that decides how a container runs. */
+export interface ImageConfig {
+  readonly user: string;
+  readonly env: readonly string[];
+  readonly entrypoint: readonly string[];
+  readonly cmd: readonly string[];
+  readonly workingDir: string;
+  readonly stopSignal: string;
+  readonly volumes: readonly string[];
+  readonly labels: Readonly<Record<string, string>>;
+}
+
+export interface ImageLayer {
+  /** `sha256:…` of the uncompressed tar. */
+  readonly diffId: string;
+  /** Absolute path of the EROFS blob. */
+  readonly blobPath: string;
+}
+
+export interface FilesystemUsage {
+  readonly timestampNs: bigint;
+  readonly mountpoint: string;
+  readonly usedBytes: bigint;
+  readonly inodesUsed: bigint;
+}
+
+/** Credentials of one pull, as CRI's AuthConfig gives them. Never logged. */
+export interface PullCredentials {
+  readonly username: string;
+  readonly password: string;
+  readonly auth: string;
+  readonly serverAddress: string;
+  readonly identityToken: string;
+  readonly registryToken: string;
+}
+
+export interface PullRequest {
+  readonly reference: string;
+  readonly credentials: PullCredentials | undefined;
+  /** Random id of the CRI call, for logs. */
+  readonly requestId: string;
+}
+
+/** The image room. */
+export interface Images {
+  /** Resolves to the id of the image, which is listed before the promise resolves. Identical pulls under way are joined. */
+  pull(request: PullRequest, options: { readonly signal: AbortSignal }): Promise<string>;
+  /** By id, unique id prefix, tag, digest or familiar name; undefined when there is none. */
+  find(reference: string): Image | undefined;
+  list(): readonly Image[];
+  /** Drops every reference; unknown is success. Layers still mounted stay until released. */
+  remove(reference: string): Promise<void>;
+  fsUsage(): Promise<FilesystemUsage>;
+  /**
+   * Mounts the layers of an image on the host, each once per node, on behalf of `owner` (a container id), and returns their
+   * directories, uppermost first. The same owner's second call answers like the first.
+   */
+  mountLayers(imageId: string, owner: string, options: { readonly signal: AbortSignal }): Promise<readonly string[]>;
+  /** Gives up the owner's claim; a layer without claims is unmounted. Unknown owner is success. */
+  releaseLayers(owner: string): Promise<void>;
+  /** At start: the owners that exist, with their image. Mounts of others are taken down. */
+  recoverMounts(owners: ReadonlyMap<string, string>): Promise<void>;
+}
+
+export interface PortMapping {
+  readonly protocol: "tcp" | "udp" | "sctp";
+  readonly containerPort: number;
+  readonly hostPort: number;
+  readonly hostIp: string;
+}
+
+export interface NetworkRequest {
+  readonly podId: string;
+  readonly podName: string;
+  readonly podNamespace: string;
+  readonly podUid: string;
+  /** Pinned network namespace, up to the loopback. */
+  readonly netnsPath: string;
+  readonly portMappings: readonly PortMapping[];
+}
+
+/** What CNI gave a pod. */
+export interface PodNetwork {
+  /** Addresses of the pod's default interface, the primary first. Never empty. */
+  readonly ips: readonly string[];
+  /** The plugin chain's result as JSON, for verbose info. */
+  readonly cniResult: unknown;
+}
+
+export type NetworkStatus =
+  | { readonly ready: true; readonly networkName: string; readonly confFile: string }
+  | { readonly ready: false; readonly reason: string; readonly message: string };
+
+/** The netns room. */
+export interface Network {
+  status(): NetworkStatus;
+  /** CNI ADD of the configured list. On failure nothing is left behind. What DEL needs is durable before ADD runs. */
+  attach(request: NetworkRequest, options: { readonly signal: AbortSignal }): Promise<PodNetwork>;
+  /** CNI DEL from what was cached, also when the namespace or the configuration is gone. Never attached is success. */
+  detach(podId: string, options: { readonly signal: AbortSignal }): Promise<void>;
+  /** Pods that hold a cached attachment: for the sweep at start. */
+  attached(): Promise<readonly string[]>;
+}
+
+/** A durable record: one JSON document under a kind and an id. */
+export interface StoredRecord {
+  readonly id: string;
+  readonly value: unknown;
+}
+
+export type RecordKind = "pod" | "container" | "image" | "layer";
+
+export type RecordWrite =
+  | { readonly op: "put"; readonly kind: RecordKind; readonly id: string; readonly value: unknown }
+  | { readonly op: "delete"; readonly kind: RecordKind; readonly id: string };
+
+/** The store room: node:sqlite behind a worker thread. */
+export interface Store {
+  /** One transaction; resolves when it is durable. Concurrent calls share a commit. */
+  write(writes: readonly RecordWrite[]): Promise<void>;
+  list(kind: RecordKind): Promise<readonly StoredRecord[]>;
+}
