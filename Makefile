@@ -1,0 +1,47 @@
+# The front door. CI runs these targets and nothing else.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup proto build fmt check test unit e2e full bench demo clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+setup: ## Install what is missing: packages, toolchains, Node modules (root; a second run is a no-op)
+	@tools/setup.sh
+
+proto: setup ## Generate TypeScript from the contracts under api/
+	@tools/proto.sh
+
+build: setup ## Build auraed, the static binary, into build/
+	@tools/build-auraed.sh
+
+fmt: setup ## Format TypeScript and Rust
+	@tools/check.sh --fix
+
+check: setup ## Format, lint, types, structure, generated code: everything that needs no run
+	@tools/check.sh
+
+test: build ## All tests: unit (TypeScript, Rust), then end to end against the real binaries
+	@tools/peers.sh crictl
+	@tools/run.sh tools/test.ts unit e2e
+
+unit: build ## Unit tests alone
+	@tools/run.sh tools/test.ts unit
+
+e2e: build ## End-to-end tests alone
+	@tools/peers.sh crictl
+	@tools/run.sh tools/test.ts e2e
+
+full: check test demo ## What must hold before a release: check, test, demo
+
+bench: build ## Compare with containerd and runc on this machine, in one run
+	@tools/peers.sh
+	@tools/run.sh e2e/bench/run.ts
+
+demo: build ## From nothing to a running pod, told in text; leaves nothing behind
+	@tools/peers.sh crictl
+	@tools/run.sh e2e/demo/run.ts
+
+clean: ## Remove what was built in the checkout (the caches outside it stay)
+	@rm -rf build .setup.* auraed/target

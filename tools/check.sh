@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Everything that can be said of the code without running the product. Runs every check, then fails if one did. `--fix` formats instead.
+set -uo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+# shellcheck source=tools/env.sh
+. "$root/tools/env.sh"
+cd "$root" || exit 1
+
+failed=()
+
+check() {
+  local name=$1 start output
+  shift
+  start=$(date +%s%3N)
+  if output=$("$@" 2>&1 </dev/null); then
+    printf 'ok      %-22s %s s\n' "$name" "$(elapsed "$start")"
+  else
+    printf 'FAILED  %-22s %s s\n%s\n' "$name" "$(elapsed "$start")" "$output"
+    failed+=("$name")
+  fi
+}
+
+rust() {
+  (cd auraed && cargo "$@")
+}
+
+if [ "${1:-}" = --fix ]; then
+  check "biome" biome check --write --error-on-warnings
+  check "rustfmt" rust fmt
+else
+  check "biome" biome ci --error-on-warnings
+  check "tsc" tsc -p .
+  check "oxlint, type-aware" oxlint --type-aware --deny-warnings
+  check "structure" node --test --test-reporter=dot "tools/*.test.ts"
+  check "generated code" tools/proto.sh --check
+  check "shellcheck" shellcheck -x tools/*.sh .ci/run
+  check "rustfmt" rust fmt --check
+  check "clippy" rust clippy --locked --all-targets --quiet -- -D warnings
+fi
+
+if [ ${#failed[@]} -gt 0 ]; then
+  printf 'check: failed: %s\n' "${failed[*]}"
+  exit 1
+fi
