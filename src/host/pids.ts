@@ -1,5 +1,5 @@
 import { readFileSync } from "node:fs";
-import { readdir, readFile } from "node:fs/promises";
+import { readdir, readFile, readlink } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 
 /** A process, told apart from a later one with the same pid. Holds within one boot of the host. */
@@ -82,4 +82,11 @@ export async function findByEnvironment(name: string, value: string): Promise<re
     if (startTime !== undefined && environment.split("\0").includes(wanted)) found.push({ pid, startTime });
   }
   return found;
+}
+
+/** The executable of a process and the first two words of its command line: for a script, the second is the script. */
+export async function readPrograms(pid: number): Promise<readonly string[]> {
+  const executable = await readlink(`/proc/${pid}/exe`).catch(() => "");
+  const commandLine = await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
+  return [executable, ...commandLine.split("\0").slice(0, 2)];
 }

@@ -13,7 +13,8 @@ export interface Command {
 
 export interface RunOptions {
   readonly signal: AbortSignal;
-  readonly timeoutMs: number;
+  /** Without one the program may run until `signal` aborts. */
+  readonly timeoutMs?: number;
   /** Of stdout and of stderr each; more is an error. Default 1 MiB. */
   readonly maxOutputBytes?: number;
 }
@@ -47,7 +48,8 @@ export function run(command: Command, options: RunOptions): Promise<ProcessResul
   const stdout = collect(child.stdout, maxOutputBytes, () => stop(outputError(command.file, maxOutputBytes)));
   const stderr = collect(child.stderr, maxOutputBytes, () => stop(outputError(command.file, maxOutputBytes)));
   const onAbort = (): void => stop(abortedError(command.file, options.signal));
-  const timer = setTimeout(() => stop(timeoutError(command.file, options.timeoutMs)), options.timeoutMs);
+  const { timeoutMs } = options;
+  const timer = timeoutMs === undefined ? undefined : setTimeout(() => stop(timeoutError(command.file, timeoutMs)), timeoutMs);
   let drain: NodeJS.Timeout | undefined;
   options.signal.addEventListener("abort", onAbort, { once: true });
 
