@@ -1,0 +1,107 @@
+import { existsSync } from "node:fs";
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
+
+import type { Prefix } from "./prefix.ts";
+import type { RuntimeKind } from "./settings.ts";
+import { peersDir, repositoryDir } from "./settings.ts";
+
+/** How the daemon of a runtime is started on a prefix. */
+export interface DaemonCommand {
+  readonly program: string;
+  readonly args: readonly string[];
+}
+
+export interface DaemonOptions {
+  /** containerd's sandbox image; ours needs none. */
+  readonly pauseReference?: string;
+}
+
+/** Writes the configuration file of `kind` for `prefix`. */
+export async function daemonCommand(kind: RuntimeKind, prefix: Prefix, options: DaemonOptions = {}): Promise<DaemonCommand> {
+  const configPath = join(prefix.dir, "config.toml");
+  switch (kind) {
+    case "aurae-cri":
+      await writeFile(configPath, ourConfig(prefix));
+      return {
+        program: join(repositoryDir, "bin", "aurae-cri"),
+        args: [
+          "serve",
+          "--config",
+          configPath,
+          "--root",
+          prefix.rootDir,
+          "--state",
+          prefix.stateDir,
+          "--listen",
+          `unix://${prefix.socketPath}`,
+        ],
+      };
+    case "containerd":
+      await writeFile(configPath, containerdConfig(prefix, options.pauseReference ?? ""));
+      return { program: join(peersDir(), "bin", "containerd"), args: ["--config", configPath] };
+  }
+}
+
+function ourConfig(prefix: Prefix): string {
+  return `[cni]
+conf_dir = ${JSON.stringify(prefix.cniConfDir)}
+bin_dirs = ${JSON.stringify(cniBinDirs())}
+
+[registry]
+config_path = ${JSON.stringify(prefix.hostsDir)}
+
+[vm]
+accelerator = "off"
+
+[placement]
+default = "flat"
+
+[oci]
+bundle_dir = ${JSON.stringify(join(prefix.dir, "bundles"))}
+
+[log]
+level = "debug"
+`;
+}
+
+/** NRI is off because its socket is one for the whole machine. */
+function containerdConfig(prefix: Prefix, pauseReference: string): string {
+  return `version = 3
+root = ${JSON.stringify(prefix.rootDir)}
+state = ${JSON.stringify(prefix.stateDir)}
+disabled_plugins = ["io.containerd.nri.v1.nri"]
+
+[grpc]
+address = ${JSON.stringify(prefix.socketPath)}
+
+[ttrpc]
+address = ${JSON.stringify(`${prefix.socketPath}.ttrpc`)}
+
+[plugins."io.containerd.cri.v1.images".registry]
+config_path = ${JSON.stringify(prefix.hostsDir)}
+
+[plugins."io.containerd.cri.v1.images".pinned_images]
+sandbox = ${JSON.stringify(pauseReference)}
+
+[plugins."io.containerd.cri.v1.runtime"]
+restrict_oom_score_adj = true
+
+[plugins."io.containerd.cri.v1.runtime".cni]
+conf_dir = ${JSON.stringify(prefix.cniConfDir)}
+bin_dirs = ${JSON.stringify(cniBinDirs())}
+
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
+runtime_type = "io.containerd.runc.v2"
+
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
+BinaryName = ${JSON.stringify(join(peersDir(), "bin", "runc"))}
+`;
+}
+
+/** The plugins that the peers bring, else the distribution's. */
+export function cniBinDirs(): string[] {
+  return [join(peersDir(), "cni"), join(peersDir(), "bin"), "/opt/cni/bin", "/usr/lib/cni"].filter((dir) =>
+    existsSync(join(dir, "bridge")),
+  );
+}

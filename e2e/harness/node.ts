@@ -1,0 +1,149 @@
+import { existsSync } from "node:fs";
+import { rm } from "node:fs/promises";
+
+import { ImageSpec } from "../../api/gen/cri/v1/api.ts";
+import type { CriClients } from "./cri-client.ts";
+import { connectCri, unary } from "./cri-client.ts";
+import { Crictl } from "./crictl.ts";
+import type { DaemonStart } from "./daemon.ts";
+import { Daemon } from "./daemon.ts";
+import type { DaemonCommand } from "./daemon-command.ts";
+import { daemonCommand } from "./daemon-command.ts";
+import type { PodOptions } from "./pod.ts";
+import { Pod, sandboxConfig } from "./pod.ts";
+import type { Prefix } from "./prefix.ts";
+import { createPrefix, writeHosts } from "./prefix.ts";
+import { Registry } from "./registry.ts";
+import type { RuntimeKind } from "./settings.ts";
+import { keepsPrefixes, runtimeUnderTest } from "./settings.ts";
+import { sweepPrefix } from "./sweep.ts";
+
+export interface NodeOptions {
+  readonly kind?: RuntimeKind;
+  /** A registry to share; without it the node starts one of its own. */
+  readonly registry?: Registry;
+}
+
+/** A runtime under test on a prefix of its own, with a registry to pull from. */
+export class Node implements AsyncDisposable {
+  readonly kind: RuntimeKind;
+  readonly prefix: Prefix;
+  readonly registry: Registry;
+  readonly crictl: Crictl;
+  readonly clients: CriClients;
+  readonly #command: DaemonCommand;
+  readonly #resources: AsyncDisposableStack;
+  #daemon: Daemon | undefined;
+
+  private constructor(parts: NodeParts) {
+    this.kind = parts.kind;
+    this.prefix = parts.prefix;
+    this.registry = parts.registry;
+    this.crictl = parts.crictl;
+    this.clients = parts.clients;
+    this.#command = parts.command;
+    this.#resources = parts.resources;
+  }
+
+  /** Makes the prefix and starts the daemon. Failure leaves nothing behind. */
+  static async start(options: NodeOptions = {}): Promise<Node> {
+    const kind = options.kind ?? runtimeUnderTest();
+    await using stack = new AsyncDisposableStack();
+    const prefix = await createPrefix();
+    stack.defer(async () => {
+      if (!keepsPrefixes()) await rm(prefix.dir, { recursive: true, force: true });
+      prefix.network[Symbol.dispose]();
+    });
+    stack.defer(() => sweepPrefix(prefix));
+    const registry = options.registry ?? stack.use(await Registry.start(`${prefix.dir}/registry`));
+    await writeHosts(prefix, registry.host, `server = "http://${registry.host}"\n`);
+    const clients = stack.use(connectCri(prefix.socketPath));
+    const crictl = await Crictl.create(prefix);
+    const command = await daemonCommand(kind, prefix, { pauseReference: registry.reference("pause") });
+    const resources = stack.move();
+    const node = new Node({ kind, prefix, registry, crictl, clients, command, resources });
+    try {
+      await node.startDaemon();
+      if (kind === "containerd") await node.pull("pause");
+    } catch (error) {
+      await node[Symbol.asyncDispose]();
+      throw error;
+    }
+    return node;
+  }
+
+  get daemon(): Daemon {
+    if (this.#daemon === undefined) throw new Error("the daemon was never started");
+    return this.#daemon;
+  }
+
+  async startDaemon(options: DaemonStart = {}): Promise<void> {
+    this.#daemon = await Daemon.start(this.#command, this.prefix, this.clients, options);
+  }
+
+  /** A second daemon on the same directories, which is expected to be refused. */
+  get command(): DaemonCommand {
+    return this.#command;
+  }
+
+  async kill9(): Promise<void> {
+    await this.daemon.kill9();
+  }
+
+  /** SIGTERM, then a fresh start. */
+  async restart(): Promise<void> {
+    await this.daemon.stop();
+    await this.startDaemon();
+  }
+
+  /** Pulls a standard image and returns its id. */
+  async pull(name: string): Promise<string> {
+    const { image } = this.clients;
+    const request = { image: imageSpec(this.registry.reference(name)), auth: undefined, sandboxConfig: undefined };
+    return (await unary(image, image.pullImage, request)).imageRef;
+  }
+
+  /** Runs a pod that is stopped and removed when disposed. */
+  async runPod(options: PodOptions = {}): Promise<Pod> {
+    const config = sandboxConfig(this.prefix, options);
+    const { runtime } = this.clients;
+    const { podSandboxId } = await unary(runtime, runtime.runPodSandbox, { config, runtimeHandler: options.runtimeHandler ?? "" });
+    return new Pod({ node: this, id: podSandboxId, config });
+  }
+
+  /** Removes every pod and image through the CRI, as an operator would before taking a node away. */
+  async drain(): Promise<void> {
+    const { runtime, image } = this.clients;
+    for (const { id } of (await unary(runtime, runtime.listPodSandbox, { filter: undefined })).items) {
+      await unary(runtime, runtime.stopPodSandbox, { podSandboxId: id });
+      await unary(runtime, runtime.removePodSandbox, { podSandboxId: id });
+    }
+    for (const { id } of (await unary(image, image.listImages, { filter: undefined })).images) {
+      await unary(image, image.removeImage, { image: imageSpec(id) });
+    }
+  }
+
+  /** Drains and stops the daemon, then deletes the prefix. Only processes that name the prefix are ended. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    try {
+      if (this.#daemon?.isRunning === true && existsSync(this.prefix.socketPath)) await this.drain();
+    } finally {
+      await this.#daemon?.stop();
+      await this.#resources.disposeAsync();
+    }
+  }
+}
+
+interface NodeParts {
+  readonly kind: RuntimeKind;
+  readonly prefix: Prefix;
+  readonly registry: Registry;
+  readonly crictl: Crictl;
+  readonly clients: CriClients;
+  readonly command: DaemonCommand;
+  readonly resources: AsyncDisposableStack;
+}
+
+export function imageSpec(image: string): ImageSpec {
+  return ImageSpec.fromPartial({ image });
+}

@@ -1,0 +1,120 @@
+import type { ChildProcess } from "node:child_process";
+import { spawn } from "node:child_process";
+import { createHash } from "node:crypto";
+import { mkdir, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+
+import { terminate } from "./command.ts";
+import type { PublishedImage } from "./images.ts";
+import { standardImages } from "./images.ts";
+import { freePort } from "./ports.ts";
+import { childEnvironment } from "./settings.ts";
+import { waitFor } from "./wait.ts";
+
+/** The one account of a private registry. The hash is of this password: the registry reads bcrypt only. */
+export const privateAccount = {
+  username: "tester",
+  password: "open-sesame",
+  hash: "$2b$05$auraecrie2eregistry1uuQCm1cEdUS6jUCbED53s1LQW/Wlg9h/6",
+} as const;
+
+/** A real docker-registry on an ephemeral loopback port. */
+export class Registry implements AsyncDisposable {
+  /** `127.0.0.1:PORT`. */
+  readonly host: string;
+  readonly #child: ChildProcess;
+  readonly #dir: string;
+  readonly #authorization: Readonly<Record<string, string>>;
+  readonly #published = new Map<string, PublishedImage>();
+
+  private constructor(host: string, child: ChildProcess, dir: string, isPrivate: boolean) {
+    this.host = host;
+    this.#child = child;
+    this.#dir = dir;
+    const basic = Buffer.from(`${privateAccount.username}:${privateAccount.password}`).toString("base64");
+    this.#authorization = isPrivate ? { authorization: `Basic ${basic}` } : {};
+  }
+
+  /** Starts a registry that keeps its data below `dir` and holds the standard images. */
+  static async start(dir: string, options: { readonly private?: boolean } = {}): Promise<Registry> {
+    await mkdir(dir, { recursive: true });
+    const host = `127.0.0.1:${await freePort()}`;
+    const isPrivate = options.private ?? false;
+    await writeFile(join(dir, "htpasswd"), `${privateAccount.username}:${privateAccount.hash}\n`);
+    await writeFile(join(dir, "config.json"), JSON.stringify(configuration(dir, host, isPrivate)));
+    const child = spawn("docker-registry", ["serve", join(dir, "config.json")], {
+      stdio: "ignore",
+      env: childEnvironment({ OTEL_TRACES_EXPORTER: "none" }),
+    });
+    const registry = new Registry(host, child, dir, isPrivate);
+    try {
+      await waitFor(`the registry on ${host}`, async () => (await fetch(`http://${host}/v2/`)).status !== 503);
+      for (const image of await standardImages()) await registry.publish(image);
+    } catch (error) {
+      await registry[Symbol.asyncDispose]();
+      throw error;
+    }
+    return registry;
+  }
+
+  /** `127.0.0.1:PORT/name:1`. */
+  reference(name: string): string {
+    return `${this.host}/${name}:${this.image(name).tag}`;
+  }
+
+  image(name: string): PublishedImage {
+    const image = this.#published.get(name);
+    if (image === undefined) throw new Error(`the registry holds no image '${name}'`);
+    return image;
+  }
+
+  async publish(image: PublishedImage): Promise<void> {
+    for (const built of image.images) {
+      for (const blob of built.blobs) await this.#upload(image.name, blob.bytes);
+      await this.#putManifest(image.name, built.manifest.digest, built.mediaType, built.manifest.bytes);
+    }
+    await this.#putManifest(image.name, image.tag, image.mediaType, image.manifest.bytes);
+    this.#published.set(image.name, image);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await terminate(this.#child);
+    await rm(this.#dir, { recursive: true, force: true });
+  }
+
+  async #upload(name: string, bytes: Buffer): Promise<void> {
+    const digest = `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
+    const begun = await fetch(`http://${this.host}/v2/${name}/blobs/uploads/`, { method: "POST", headers: this.#authorization });
+    const location = new URL(begun.headers.get("location") ?? "", `http://${this.host}`);
+    location.searchParams.set("digest", digest);
+    await expectCreated(location, {
+      method: "PUT",
+      body: new Uint8Array(bytes),
+      headers: { ...this.#authorization, "content-type": "application/octet-stream" },
+    });
+  }
+
+  async #putManifest(name: string, reference: string, mediaType: string, bytes: Buffer): Promise<void> {
+    const url = new URL(`http://${this.host}/v2/${name}/manifests/${reference}`);
+    await expectCreated(url, {
+      method: "PUT",
+      body: new Uint8Array(bytes),
+      headers: { ...this.#authorization, "content-type": mediaType },
+    });
+  }
+}
+
+async function expectCreated(url: URL, init: RequestInit): Promise<void> {
+  const response = await fetch(url, init);
+  if (response.status !== 201) throw new Error(`${init.method} ${url}: ${response.status} ${await response.text()}`);
+}
+
+function configuration(dir: string, host: string, isPrivate: boolean) {
+  return {
+    version: "0.1",
+    log: { level: "error", accesslog: { disabled: true } },
+    storage: { filesystem: { rootdirectory: join(dir, "data") }, delete: { enabled: true } },
+    http: { addr: host },
+    ...(isPrivate ? { auth: { htpasswd: { realm: "aurae-cri tests", path: join(dir, "htpasswd") } } } : {}),
+  };
+}

@@ -1,0 +1,30 @@
+import { homedir } from "node:os";
+import { delimiter, join } from "node:path";
+
+/** The runtimes that the scenarios can drive. containerd is the reference: the suite is proven on it before it judges ours. */
+export type RuntimeKind = "aurae-cri" | "containerd";
+
+export const repositoryDir = join(import.meta.dirname, "..", "..");
+
+/** The runtime under test, from `AURAE_CRI_E2E_RUNTIME`. */
+export function runtimeUnderTest(): RuntimeKind {
+  const kind = process.env["AURAE_CRI_E2E_RUNTIME"] ?? "aurae-cri";
+  if (kind === "aurae-cri" || kind === "containerd") return kind;
+  throw new Error(`AURAE_CRI_E2E_RUNTIME is '${kind}': want aurae-cri or containerd`);
+}
+
+/** Whether prefixes of finished runs are kept for a look at their logs (`AURAE_CRI_E2E_KEEP=1`). */
+export function keepsPrefixes(): boolean {
+  return process.env["AURAE_CRI_E2E_KEEP"] === "1";
+}
+
+/** Where `tools/peers.sh` builds the peers: `bin/` with crictl, containerd, its shim and runc, and `cni/` with the plugins. */
+export function peersDir(): string {
+  return process.env["AURAE_CRI_CACHE"] ?? join(homedir(), ".cache", "aurae-cri");
+}
+
+/** The environment of a daemon or tool: ours, with the peers first in PATH, and `extra`. */
+export function childEnvironment(extra: Readonly<Record<string, string>> = {}): NodeJS.ProcessEnv {
+  const path = [join(peersDir(), "bin"), process.env["PATH"] ?? "", "/usr/sbin", "/sbin"].join(delimiter);
+  return { ...process.env, PATH: path, ...extra };
+}
