@@ -6,6 +6,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 . "$root/tools/env.sh"
 cd "$root" || exit 1
 
+export NO_COLOR=1
 failed=()
 
 check() {

@@ -5,6 +5,7 @@
 # Everything that is expensive to make again and does not depend on the checkout.
 cache="${AURAE_CRI_CACHE:-${HOME:-/root}/.cache/aurae-cri}"
 
+# shellcheck disable=SC2034  # for setup.sh
 node_version=26.9.0
 rust_minimum=1.95
 go_minimum=1.26

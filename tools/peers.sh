@@ -1,0 +1,84 @@
+#!/usr/bin/env bash
+# peers.sh [NAME...]: builds the pinned programs that tests and benchmarks drive or compare with, into the cache, and links them under build/peers.
+# Names: crictl critest containerd runc cni-plugins; without one, all of them. Each has a module of its own in tools/peers, whose go.sum is the pin.
+set -euo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+# shellcheck source=tools/env.sh
+. "$root/tools/env.sh"
+cd "$root"
+export GOFLAGS="-mod=readonly -trimpath -buildvcs=false" GOWORK=off
+
+main() {
+  local name
+  [ $# -gt 0 ] || set -- crictl critest containerd runc cni-plugins
+  mkdir -p "$cache/peers" build/peers
+  for name in "$@"; do peer "$name"; done
+  done_step
+}
+
+peer() {
+  local linker="" tags="" cgo=0
+  case $1 in
+    crictl)
+      linker="-X sigs.k8s.io/cri-tools/pkg/version.Version=1.36.0"
+      build "$1" cri-tools 1.36.0 sigs.k8s.io/cri-tools/cmd/crictl
+      ;;
+    critest)
+      linker="-X sigs.k8s.io/cri-tools/pkg/version.Version=1.36.0"
+      build "$1" cri-tools 1.36.0 sigs.k8s.io/cri-tools/cmd/critest
+      ;;
+    containerd)
+      linker="-X github.com/containerd/containerd/v2/version.Version=v2.4.2"
+      tags="no_btrfs no_devmapper no_zfs"
+      build "$1" containerd 2.4.2 github.com/containerd/containerd/v2/cmd/{containerd,containerd-shim-runc-v2,ctr}
+      ;;
+    runc)
+      # runc joins namespaces in C before Go starts.
+      cgo=1 tags="seccomp"
+      build "$1" runc 1.5.2 github.com/opencontainers/runc
+      ;;
+    cni-plugins)
+      build "$1" cni-plugins 1.9.1 github.com/containernetworking/plugins/plugins/{main/bridge,main/loopback,ipam/host-local,meta/portmap}
+      ;;
+    *) die "unknown peer '$1'; known: crictl critest containerd runc cni-plugins" ;;
+  esac
+}
+
+# build NAME MODULE VERSION PACKAGE...: reads linker, tags and cgo of its caller.
+build() {
+  local name=$1 module=tools/peers/$2 version=$3 key target temporary package lock
+  shift 3
+  key=$({ cat "$module/go.mod" "$module/go.sum" && echo "$go_version $linker $tags $cgo $*"; } | sha256sum | cut -c 1-12)
+  target="$cache/peers/$name-$version-$key"
+  if [ ! -d "$target" ]; then
+    exec {lock}>"$cache/peers/$name.lock"
+    flock "$lock"
+    if [ ! -d "$target" ]; then
+      step "$name $version"
+      temporary=$(mktemp -d "$cache/peers/.$name.XXXXXX")
+      for package in "$@"; do compile "$module" "$package" "$temporary/${package##*/}" {lock}>&-; done
+      chmod 755 "$temporary"
+      mv -T "$temporary" "$target"
+    fi
+    exec {lock}>&-
+  fi
+  link "$target"
+}
+
+compile() {
+  local module=$1 package=$2 output=$3 verb=(build)
+  # critest is made of test files only.
+  [ "${package##*/}" = critest ] && verb=(test -c)
+  (cd "$module" && CGO_ENABLED=$cgo go "${verb[@]}" -tags "$tags" -ldflags "-s -w $linker" -o "$output" "$package") || die "cannot build $package"
+}
+
+link() {
+  local file temporary
+  for file in "$1"/*; do
+    temporary="build/peers/.${file##*/}.$$"
+    ln -s "$file" "$temporary"
+    mv -T "$temporary" "build/peers/${file##*/}"
+  done
+}
+
+main "$@"
