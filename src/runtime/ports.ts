@@ -16,6 +16,8 @@ export interface Image {
   readonly sizeBytes: number;
   readonly pinned: boolean;
   readonly config: ImageConfig;
+  /** The OCI image config document as pulled, for verbose info. */
+  readonly rawConfig: unknown;
   /** Lowest first. */
   readonly layers: readonly ImageLayer[];
 }
@@ -141,4 +143,25 @@ export interface Store {
   /** One transaction; resolves when it is durable. Concurrent calls share a commit. */
   write(writes: readonly RecordWrite[]): Promise<void>;
   list(kind: RecordKind): Promise<readonly StoredRecord[]>;
+}
+
+/** A process, told apart from a later one with the same pid by its start time (clock ticks since boot). */
+export interface ProcessIdentity {
+  readonly pid: number;
+  readonly startTime: number;
+}
+
+/** What the runtime asks of the host room for one pod. */
+export interface PodHost {
+  /** Starts `auraed pod` for the directory and returns when it listens on `<dir>/auraed.sock`. */
+  startAuraed(dir: string, options: { readonly signal: AbortSignal }): Promise<ProcessIdentity>;
+  /** The auraed that serves the directory, when one is alive. */
+  findAuraed(dir: string): ProcessIdentity | undefined;
+  isAlive(process: ProcessIdentity): boolean;
+  /** SIGKILLs the process and waits until it is gone. Already gone is success. */
+  kill(process: ProcessIdentity, options: { readonly signal: AbortSignal }): Promise<void>;
+  /** Kills everything in the cgroups, unmounts everything below `dir`, removes the cgroups. Idempotent. */
+  cleanPod(dir: string, cgroups: readonly string[], options: { readonly signal: AbortSignal }): Promise<void>;
+  /** Deletes a tree without following links or crossing mounts. Absent is success. */
+  removeTree(path: string, options: { readonly signal: AbortSignal }): Promise<void>;
 }

@@ -1,0 +1,33 @@
+import type { FilesystemUsage as CriFilesystemUsage, Image as CriImage } from "../../../api/gen/cri/v1/api.ts";
+import type { FilesystemUsage, Image } from "../../runtime/ports.ts";
+
+export function encodeImage(image: Image): CriImage {
+  // CRI reports the part before the colon: a number as uid, anything else as the name.
+  const user = image.config.user.split(":")[0] ?? "";
+  const numeric = /^\d+$/.test(user);
+  return {
+    id: image.id,
+    repoTags: [...image.repoTags],
+    repoDigests: [...image.repoDigests],
+    size: BigInt(image.sizeBytes),
+    uid: numeric ? { value: BigInt(user) } : undefined,
+    username: numeric ? "" : user,
+    spec: undefined,
+    pinned: image.pinned,
+  };
+}
+
+/** What other runtimes' users read: the image's configuration under `imageSpec`. */
+export function encodeImageInfo(image: Image): { [key: string]: string } {
+  const layers = image.layers.map(({ diffId, blobPath }) => ({ diffId, blobPath }));
+  return { info: JSON.stringify({ imageSpec: image.rawConfig, layers }) };
+}
+
+export function encodeFilesystem(usage: FilesystemUsage): CriFilesystemUsage {
+  return {
+    timestamp: usage.timestampNs,
+    fsId: { mountpoint: usage.mountpoint },
+    usedBytes: { value: usage.usedBytes },
+    inodesUsed: { value: usage.inodesUsed },
+  };
+}

@@ -1,0 +1,85 @@
+import type { ImageServiceServer, RuntimeServiceServer } from "../../api/gen/cri/v1/api.ts";
+import { type Edge, streaming, unary } from "./adapter.ts";
+import { imageFsInfo } from "./image/image-fs-info.ts";
+import { imageStatus } from "./image/image-status.ts";
+import { listImages } from "./image/list-images.ts";
+import { pullImage } from "./image/pull-image.ts";
+import { removeImage } from "./image/remove-image.ts";
+import { notBuilt } from "./not-built.ts";
+import { containerStats } from "./runtime/container-stats.ts";
+import { containerStatus } from "./runtime/container-status.ts";
+import { createContainer } from "./runtime/create-container.ts";
+import { execSync } from "./runtime/exec-sync.ts";
+import { listContainerStats } from "./runtime/list-container-stats.ts";
+import { listContainers } from "./runtime/list-containers.ts";
+import { listPodSandbox } from "./runtime/list-pod-sandbox.ts";
+import { listPodSandboxStats } from "./runtime/list-pod-sandbox-stats.ts";
+import { podSandboxStats } from "./runtime/pod-sandbox-stats.ts";
+import { podSandboxStatus } from "./runtime/pod-sandbox-status.ts";
+import { removeContainer } from "./runtime/remove-container.ts";
+import { removePodSandbox } from "./runtime/remove-pod-sandbox.ts";
+import { reopenContainerLog } from "./runtime/reopen-container-log.ts";
+import { runPodSandbox } from "./runtime/run-pod-sandbox.ts";
+import { runtimeConfig } from "./runtime/runtime-config.ts";
+import { startContainer } from "./runtime/start-container.ts";
+import { status } from "./runtime/status.ts";
+import { stopContainer } from "./runtime/stop-container.ts";
+import { stopPodSandbox } from "./runtime/stop-pod-sandbox.ts";
+import { updateContainerResources } from "./runtime/update-container-resources.ts";
+import { updateRuntimeConfig } from "./runtime/update-runtime-config.ts";
+import { version } from "./runtime/version.ts";
+
+/** Every RPC of `runtime.v1.RuntimeService`; the compiler refuses one that is missing. */
+export function runtimeService(edge: Edge): RuntimeServiceServer {
+  return {
+    version: unary(edge, "Version", version),
+    runPodSandbox: unary(edge, "RunPodSandbox", runPodSandbox),
+    stopPodSandbox: unary(edge, "StopPodSandbox", stopPodSandbox),
+    removePodSandbox: unary(edge, "RemovePodSandbox", removePodSandbox),
+    podSandboxStatus: unary(edge, "PodSandboxStatus", podSandboxStatus),
+    listPodSandbox: unary(edge, "ListPodSandbox", listPodSandbox),
+    streamPodSandboxes: streaming(edge, "StreamPodSandboxes", notBuilt("StreamPodSandboxes")),
+    createContainer: unary(edge, "CreateContainer", createContainer),
+    startContainer: unary(edge, "StartContainer", startContainer),
+    stopContainer: unary(edge, "StopContainer", stopContainer),
+    removeContainer: unary(edge, "RemoveContainer", removeContainer),
+    listContainers: unary(edge, "ListContainers", listContainers),
+    streamContainers: streaming(edge, "StreamContainers", notBuilt("StreamContainers")),
+    containerStatus: unary(edge, "ContainerStatus", containerStatus),
+    updateContainerResources: unary(edge, "UpdateContainerResources", updateContainerResources),
+    reopenContainerLog: unary(edge, "ReopenContainerLog", reopenContainerLog),
+    execSync: unary(edge, "ExecSync", execSync),
+    exec: unary(edge, "Exec", notBuilt("Exec")),
+    attach: unary(edge, "Attach", notBuilt("Attach")),
+    portForward: unary(edge, "PortForward", notBuilt("PortForward")),
+    containerStats: unary(edge, "ContainerStats", containerStats),
+    listContainerStats: unary(edge, "ListContainerStats", listContainerStats),
+    streamContainerStats: streaming(edge, "StreamContainerStats", notBuilt("StreamContainerStats")),
+    podSandboxStats: unary(edge, "PodSandboxStats", podSandboxStats),
+    listPodSandboxStats: unary(edge, "ListPodSandboxStats", listPodSandboxStats),
+    streamPodSandboxStats: streaming(edge, "StreamPodSandboxStats", notBuilt("StreamPodSandboxStats")),
+    updateRuntimeConfig: unary(edge, "UpdateRuntimeConfig", updateRuntimeConfig),
+    status: unary(edge, "Status", status),
+    checkpointContainer: unary(edge, "CheckpointContainer", notBuilt("CheckpointContainer")),
+    checkpointPod: unary(edge, "CheckpointPod", notBuilt("CheckpointPod")),
+    restorePod: unary(edge, "RestorePod", notBuilt("RestorePod")),
+    getContainerEvents: streaming(edge, "GetContainerEvents", notBuilt("GetContainerEvents")),
+    listMetricDescriptors: unary(edge, "ListMetricDescriptors", notBuilt("ListMetricDescriptors")),
+    listPodSandboxMetrics: unary(edge, "ListPodSandboxMetrics", notBuilt("ListPodSandboxMetrics")),
+    streamPodSandboxMetrics: streaming(edge, "StreamPodSandboxMetrics", notBuilt("StreamPodSandboxMetrics")),
+    runtimeConfig: unary(edge, "RuntimeConfig", runtimeConfig),
+    updatePodSandboxResources: unary(edge, "UpdatePodSandboxResources", notBuilt("UpdatePodSandboxResources")),
+  };
+}
+
+/** Every RPC of `runtime.v1.ImageService`. */
+export function imageService(edge: Edge): ImageServiceServer {
+  return {
+    listImages: unary(edge, "ListImages", listImages),
+    streamImages: streaming(edge, "StreamImages", notBuilt("StreamImages")),
+    imageStatus: unary(edge, "ImageStatus", imageStatus),
+    pullImage: unary(edge, "PullImage", pullImage),
+    removeImage: unary(edge, "RemoveImage", removeImage),
+    imageFsInfo: unary(edge, "ImageFsInfo", imageFsInfo),
+  };
+}

@@ -1,0 +1,94 @@
+import { status } from "@grpc/grpc-js";
+
+import { AgentError, type AgentFact } from "../agent/errors.ts";
+import { HostError } from "../host/errors.ts";
+import { ImageError, type ImageFact } from "../image/errors.ts";
+import { isTimeout } from "../lib/abort.ts";
+import { unreachable } from "../lib/coded-error.ts";
+import { QueueError } from "../lib/keyed-queue.ts";
+import { NetnsError, type NetnsFact } from "../netns/errors.ts";
+import { RuntimeError, type RuntimeFact } from "../runtime/errors.ts";
+import { InvalidArgumentError } from "./errors.ts";
+
+export interface GrpcStatus {
+  readonly code: status;
+  readonly details: string;
+}
+
+/** The one table from our errors to gRPC. What no room declared becomes Internal: its cause goes to the log, not to the client. */
+export function statusOf(error: unknown, signal: AbortSignal): GrpcStatus {
+  if (signal.aborted) return { code: isTimeout(signal.reason) ? status.DEADLINE_EXCEEDED : status.CANCELLED, details: String(signal.reason) };
+  if (error instanceof InvalidArgumentError) return { code: status.INVALID_ARGUMENT, details: error.message };
+  if (error instanceof RuntimeError) return { code: runtimeCode(error.fact), details: error.message };
+  if (error instanceof ImageError) return imageStatus(error.fact, error.message);
+  if (error instanceof NetnsError) return { code: netnsCode(error.fact), details: error.message };
+  if (error instanceof AgentError) return { code: agentCode(error.fact), details: error.message };
+  if (error instanceof HostError) return { code: error.fact.code === "ERR_CGROUP_PARENT" ? status.INVALID_ARGUMENT : status.INTERNAL, details: error.message };
+  if (error instanceof QueueError) return { code: error.fact.code === "ERR_QUEUE_FULL" ? status.RESOURCE_EXHAUSTED : status.UNAVAILABLE, details: error.message };
+  return { code: status.INTERNAL, details: "internal error: the daemon's log has the cause under this call's requestId" };
+}
+
+function runtimeCode(fact: RuntimeFact): status {
+  switch (fact.code) {
+    case "ERR_NOT_FOUND":
+      return status.NOT_FOUND;
+    case "ERR_AMBIGUOUS_ID":
+    case "ERR_INVALID":
+      return status.INVALID_ARGUMENT;
+    case "ERR_NAME_IN_USE":
+      return status.ALREADY_EXISTS;
+    case "ERR_WRONG_STATE":
+      return status.FAILED_PRECONDITION;
+    case "ERR_PLACEMENT":
+      return fact.reason === "UnknownHandler" ? status.INVALID_ARGUMENT : status.FAILED_PRECONDITION;
+    case "ERR_TIMEOUT":
+      return status.DEADLINE_EXCEEDED;
+    case "ERR_NOT_BUILT":
+      return status.UNIMPLEMENTED;
+    case "ERR_SHUTTING_DOWN":
+      return status.UNAVAILABLE;
+    default:
+      return unreachable(fact);
+  }
+}
+
+function netnsCode(fact: NetnsFact): status {
+  switch (fact.code) {
+    case "ERR_CNI_NOT_READY":
+    case "ERR_CNI_CONFIG":
+    case "ERR_CNI_PLUGIN_MISSING":
+    case "ERR_NETWORK_CLOSED":
+      return status.UNAVAILABLE;
+    case "ERR_NETWORK_REQUEST":
+      return status.INVALID_ARGUMENT;
+    case "ERR_NETWORK_ABORTED":
+      return status.CANCELLED;
+    case "ERR_CNI_PLUGIN":
+    case "ERR_CNI_EXEC":
+    case "ERR_CNI_RESULT":
+    case "ERR_NETWORK_RECORD":
+      return status.INTERNAL;
+    default:
+      return unreachable(fact);
+  }
+}
+
+/** Auraed's own codes carry over; its Internal stays ours. */
+function agentCode(fact: AgentFact): status {
+  switch (fact.code) {
+    case "ERR_AGENT_REFUSED":
+      return fact.status;
+    case "ERR_AGENT_UNREACHABLE":
+      return status.UNAVAILABLE;
+    case "ERR_AGENT_ABORTED":
+      return status.CANCELLED;
+    case "ERR_AGENT_VERSION":
+      return status.FAILED_PRECONDITION;
+    default:
+      return unreachable(fact);
+  }
+}
+
+function imageStatus(_fact: ImageFact, details: string): GrpcStatus {
+  return { code: status.INTERNAL, details };
+}

@@ -1,0 +1,140 @@
+import { readdir } from "node:fs/promises";
+import { join } from "node:path";
+
+import type { ContainerRecord } from "./container.ts";
+import { containerName, fingerprintOf } from "./create-container.ts";
+import { markLost } from "./exits.ts";
+import type { PodRecord } from "./pod.ts";
+import { discard, remove as removeContainer } from "./remove-container.ts";
+import { podFingerprint, podName } from "./run-pod.ts";
+import { Container, Pod, podRootDir, podStateDir, type Runtime } from "./runtime.ts";
+import { forgetPod, savePod } from "./save.ts";
+import { tearDown } from "./teardown.ts";
+import { watchPod } from "./watch.ts";
+
+export interface Records {
+  readonly pods: readonly PodRecord[];
+  readonly containers: readonly ContainerRecord[];
+  /**
+   * False when the database was rebuilt from the pods' own directories: what no record explains may then belong to a workload, and is
+   * reported instead of swept.
+   */
+  readonly complete: boolean;
+}
+
+const RECOVERY_TIMEOUT_MS = 120_000;
+
+/**
+ * Brings the runtime to what was true when the last daemon ended. Pods that run are followed again; attempts that it left half done are
+ * rolled back; what a reboot took is marked; what no record explains is swept. One pod that cannot be mended does not stop the others.
+ */
+export async function recover(runtime: Runtime, records: Records): Promise<void> {
+  load(runtime, records);
+  await runtime.images.recoverMounts(new Map([...runtime.containers.values()].map(({ id, record }) => [id, record.imageId])));
+  const signal = AbortSignal.timeout(RECOVERY_TIMEOUT_MS);
+  await Promise.all(
+    [...runtime.pods.values()].map((pod) =>
+      recoverPod(runtime, pod, signal).catch((error: unknown) => {
+        runtime.log.error("a pod could not be recovered: stop and remove it", { podId: pod.id, phase: pod.record.state.phase }, error);
+      }),
+    ),
+  );
+  await sweep(runtime, records.complete, signal);
+}
+
+function load(runtime: Runtime, records: Records): void {
+  for (const record of records.pods) {
+    runtime.pods.set(record.id, new Pod(record, runtime.options.stateDir));
+    if (record.state.phase !== "creating") runtime.podNames.hold(podName(record.config), podFingerprint(record), record.id);
+  }
+  for (const record of records.containers) {
+    const pod = runtime.pods.get(record.podId);
+    if (pod === undefined) {
+      runtime.log.warn("a container's record names no pod: ignored", { containerId: record.id, podId: record.podId });
+      continue;
+    }
+    const container = new Container(record, pod);
+    pod.containers.set(record.id, container);
+    runtime.containers.set(record.id, container);
+    if (record.state.phase !== "creating") {
+      runtime.containerNames.hold(containerName(record.podId, record.config), fingerprintOf(record.config), record.id);
+    }
+  }
+}
+
+async function recoverPod(runtime: Runtime, pod: Pod, signal: AbortSignal): Promise<void> {
+  const { state } = pod.record;
+  if (pod.record.bootId !== runtime.options.bootId && state.phase !== "stopped") return afterReboot(runtime, pod, signal);
+  switch (state.phase) {
+    case "creating":
+      await tearDown(runtime, pod, { signal });
+      await forgetPod(runtime, pod);
+      await runtime.host.removeTree(podRootDir(runtime.options.rootDir, pod.id), { signal });
+      runtime.pods.delete(pod.id);
+      runtime.log.info("rolled back a pod that the last daemon left half made", { podId: pod.id });
+      return;
+    case "stopping":
+      return tearDown(runtime, pod, { signal });
+    case "ready":
+      if (runtime.host.isAlive(state.sandbox.auraed)) await rollBackContainers(runtime, pod, signal);
+      // Finds a dead auraed by itself, and replays every event that was not acknowledged.
+      watchPod(runtime, pod);
+      return;
+    case "crashed":
+    case "stopped":
+      return;
+  }
+}
+
+async function rollBackContainers(runtime: Runtime, pod: Pod, signal: AbortSignal): Promise<void> {
+  for (const container of [...pod.containers.values()]) {
+    if (container.record.state.phase === "creating") await removeContainer(runtime, container, { signal });
+  }
+}
+
+/** Nothing of a pod lives through a reboot but its scratch space and its addresses: the network is given back, the containers have ended. */
+async function afterReboot(runtime: Runtime, pod: Pod, signal: AbortSignal): Promise<void> {
+  for (const container of [...pod.containers.values()]) {
+    if (container.record.state.phase === "creating") await discard(runtime, container, { signal });
+  }
+  await markLost(runtime, pod, "NodeRebooted", "the node restarted while the container ran");
+  pod.apply({ type: "crashed", reason: "NodeRebooted", message: "the node restarted" });
+  await savePod(runtime, pod);
+  await tearDown(runtime, pod, { signal });
+}
+
+/** Gives back what carries our name and belongs to no record. */
+async function sweep(runtime: Runtime, complete: boolean, signal: AbortSignal): Promise<void> {
+  const { rootDir, stateDir } = runtime.options;
+  const stateNames = new Set([...runtime.pods.keys()].map((id) => podStateDir("", id).split("/").at(-1)));
+  const strays = (await names(join(stateDir, "pods"))).filter((name) => !stateNames.has(name));
+  const leases = (await runtime.network.attached()).filter((id) => !runtime.pods.has(id));
+  const roots = (await names(join(rootDir, "pods"))).filter((id) => !runtime.pods.has(id));
+  if (!complete && strays.length + leases.length + roots.length > 0) {
+    runtime.log.warn("left alone what no record explains, because the database had to be rebuilt", {
+      stateDirs: strays.join(" "),
+      networks: leases.join(" "),
+      rootDirs: roots.join(" "),
+    });
+    return;
+  }
+  for (const id of leases) await runtime.network.detach(id, { signal });
+  for (const name of strays) {
+    const dir = join(stateDir, "pods", name);
+    const auraed = runtime.host.findAuraed(dir);
+    if (auraed !== undefined) await runtime.host.kill(auraed, { signal });
+    await runtime.host.cleanPod(dir, [], { signal });
+    await runtime.host.removeTree(dir, { signal });
+    runtime.log.warn("swept a pod's directory that no record explains", { dir });
+  }
+  for (const id of roots) await runtime.host.removeTree(podRootDir(rootDir, id), { signal });
+}
+
+async function names(dir: string): Promise<readonly string[]> {
+  try {
+    return await readdir(dir);
+  } catch (error) {
+    if (error instanceof Error && "code" in error && error.code === "ENOENT") return [];
+    throw error;
+  }
+}

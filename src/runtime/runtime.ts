@@ -1,0 +1,131 @@
+import { join } from "node:path";
+
+import { Agent } from "../agent/agent.ts";
+import type { Log } from "../lib/log.ts";
+import type { CgroupDriver } from "../host/cgroups.ts";
+import type { HostFacts } from "./oci-spec.ts";
+import type { ContainerEvent, ContainerRecord } from "./container.ts";
+import { nextContainerState } from "./container.ts";
+import { Names } from "./names.ts";
+import type { PlacementPolicy, Virtualization } from "./placement.ts";
+import type { PodEvent, PodRecord } from "./pod.ts";
+import { nextPodState } from "./pod.ts";
+import type { Rates } from "./stats.ts";
+import type { Images, Network, PodHost, Store } from "./ports.ts";
+import type { KeyedQueue } from "../lib/keyed-queue.ts";
+
+export interface RuntimeOptions {
+  /** Durable: pods' records and scratch directories. */
+  readonly rootDir: string;
+  /** Gone with the boot: sockets, pinned namespaces, mounts. */
+  readonly stateDir: string;
+  readonly bundleDir: string;
+  /** Part of the name of everything the daemon makes outside its own directories. */
+  readonly instanceId: string;
+  readonly bootId: string;
+  readonly nodeName: string;
+  readonly policy: PlacementPolicy;
+  readonly virtualization: Virtualization;
+  readonly cgroupDriver: CgroupDriver;
+  readonly hostFacts: HostFacts;
+}
+
+/** What every operation of the runtime works on. Operations are functions of it, one file each. */
+export interface Runtime {
+  readonly options: RuntimeOptions;
+  readonly log: Log;
+  readonly store: Store;
+  readonly images: Images;
+  readonly network: Network;
+  readonly host: PodHost;
+  readonly pods: Map<string, Pod>;
+  readonly containers: Map<string, Container>;
+  readonly podNames: Names;
+  readonly containerNames: Names;
+  /** One writer per pod: every change to a pod or its containers runs here under the pod's id. */
+  readonly actions: KeyedQueue;
+  readonly rates: Rates;
+  /** Aborts when the daemon stops: ends watches, and attempts that nobody waits for any more. */
+  readonly shutdown: AbortSignal;
+}
+
+/** A pod sandbox in memory: its record, the connection to its auraed, and its one writer. */
+export class Pod {
+  record: PodRecord;
+  readonly containers = new Map<string, Container>();
+  /** The newest write of the record in the pod's directory. */
+  recordWrite: Promise<void> = Promise.resolve();
+  #agent: Agent | undefined;
+  readonly #socketPath: string;
+
+  constructor(record: PodRecord, stateDir: string) {
+    this.record = record;
+    this.#socketPath = join(podStateDir(stateDir, record.id), "auraed.sock");
+  }
+
+  get id(): string {
+    return this.record.id;
+  }
+
+  get agent(): Agent {
+    this.#agent ??= new Agent(this.#socketPath);
+    return this.#agent;
+  }
+
+  disconnect(): void {
+    this.#agent?.[Symbol.dispose]();
+    this.#agent = undefined;
+  }
+
+  apply(event: PodEvent): void {
+    this.record = { ...this.record, state: nextPodState(this.record.state, event) };
+  }
+}
+
+/** A container in memory. */
+export class Container {
+  record: ContainerRecord;
+  readonly pod: Pod;
+  readonly #exited = Promise.withResolvers<void>();
+
+  constructor(record: ContainerRecord, pod: Pod) {
+    this.record = record;
+    this.pod = pod;
+    if (record.state.phase === "exited") this.#exited.resolve();
+  }
+
+  get id(): string {
+    return this.record.id;
+  }
+
+  /** Resolves when the container is EXITED. */
+  get exited(): Promise<void> {
+    return this.#exited.promise;
+  }
+
+  apply(event: ContainerEvent): void {
+    this.record = { ...this.record, state: nextContainerState(this.record.state, event) };
+    if (this.record.state.phase === "exited") this.#exited.resolve();
+  }
+}
+
+/**
+ * A pod's directory under the state root. Its name is a prefix of the id, because a unix socket's path holds 107 bytes; ids are made so that
+ * the prefix is unique.
+ */
+export function podStateDir(stateDir: string, podId: string): string {
+  return join(stateDir, "pods", podId.slice(0, 16));
+}
+
+export function podRootDir(rootDir: string, podId: string): string {
+  return join(rootDir, "pods", podId);
+}
+
+/** The overlay's upper and work directories. */
+export function containerScratchDir(rootDir: string, container: { readonly id: string; readonly podId: string }): string {
+  return join(podRootDir(rootDir, container.podId), "containers", container.id);
+}
+
+export function containerStateDir(stateDir: string, container: { readonly id: string; readonly podId: string }): string {
+  return join(podStateDir(stateDir, container.podId), "containers", container.id.slice(0, 16));
+}

@@ -1,0 +1,56 @@
+import { setTimeout as sleep } from "node:timers/promises";
+
+import { PodServiceService } from "../../api/gen/aurae/pod/v0/pod.ts";
+import { messageOf } from "../lib/coded-error.ts";
+import { applyAgentState, markLost } from "./exits.ts";
+import { ownedCgroups } from "./cgroup.ts";
+import { type Pod, podStateDir, type Runtime } from "./runtime.ts";
+import { savePod } from "./save.ts";
+
+const RECONNECT_DELAY_MS = 100;
+
+/**
+ * Follows a pod's auraed for as long as the pod is ready: applies each event, and acknowledges it when it is durable. A lost connection is
+ * made anew; a dead auraed makes the pod NOTREADY and its containers EXITED.
+ */
+export function watchPod(runtime: Runtime, pod: Pod): void {
+  follow(runtime, pod).catch((error: unknown) => {
+    if (!runtime.shutdown.aborted) runtime.log.error("pod watch failed", { podId: pod.id }, error);
+  });
+}
+
+async function follow(runtime: Runtime, pod: Pod): Promise<void> {
+  for (;;) {
+    try {
+      await followConnection(runtime, pod);
+    } catch (error) {
+      runtime.log.debug("pod event stream ended", { podId: pod.id, cause: messageOf(error) });
+    }
+    const { state } = pod.record;
+    if (state.phase !== "ready" || runtime.shutdown.aborted) return;
+    if (!runtime.host.isAlive(state.sandbox.auraed)) return crash(runtime, pod);
+    await sleep(RECONNECT_DELAY_MS, undefined, { signal: runtime.shutdown });
+  }
+}
+
+async function followConnection(runtime: Runtime, pod: Pod): Promise<void> {
+  const options = { signal: runtime.shutdown };
+  // From the start: auraed forgets what was acknowledged.
+  for await (const event of pod.agent.events(0n, options)) {
+    if (event.container !== undefined) await applyAgentState(runtime, pod, event.container);
+    await pod.agent.call(PodServiceService.acknowledgeEvents, { through: event.number }, options);
+  }
+}
+
+/** The containers went down with their parent; what they left is cleaned, the record stays for the kubelet to see. */
+async function crash(runtime: Runtime, pod: Pod): Promise<void> {
+  await runtime.actions.run(pod.id, runtime.shutdown, async () => {
+    if (pod.record.state.phase !== "ready") return;
+    pod.apply({ type: "crashed", reason: "AuraedCrashed", message: "the pod's auraed died" });
+    runtime.log.error("auraed died: its pod is NOTREADY", { podId: pod.id });
+    pod.disconnect();
+    await runtime.host.cleanPod(podStateDir(runtime.options.stateDir, pod.id), ownedCgroups(pod), { signal: runtime.shutdown });
+    await markLost(runtime, pod, "AuraedCrashed", "the pod's auraed died and took the container with it");
+    await savePod(runtime, pod);
+  });
+}
