@@ -18,6 +18,25 @@ export async function sh(file: string, ...args: readonly string[]): Promise<stri
   return result.stdout;
 }
 
+/**
+ * Removes the NAT rules that name a network, and the chains they jump to. For tests that make DEL impossible: the plugins keep their
+ * masquerade rule when the namespace vanished before DEL.
+ */
+export async function removeNatRules(network: string): Promise<void> {
+  for (const family of ["iptables", "ip6tables"]) {
+    const rules = (await sh(`${family}-save`, "-t", "nat")).split("\n").filter((line) => line.includes(`name: \\"${network}\\"`));
+    const jumps = rules.filter((line) => !line.startsWith("-A CNI-") || line.startsWith("-A CNI-HOSTPORT-"));
+    const chains = jumps.map((line) => / -j (\S+)$/.exec(line)?.[1]).filter((chain) => chain?.startsWith("CNI-"));
+    const text = ["*nat", ...jumps.map((line) => line.replace(/^-A/, "-D")), ...chains.flatMap((chain) => [`-F ${chain}`, `-X ${chain}`]), "COMMIT", ""];
+    if (jumps.length > 0) await feed(`${family}-restore`, ["--noflush"], text.join("\n"));
+  }
+}
+
+async function feed(file: string, args: readonly string[], stdin: string): Promise<void> {
+  const result = await run({ file, args, stdin, env: SYSTEM_ENV }, { signal: new AbortController().signal, timeoutMs: 20_000 });
+  if (result.exitCode !== 0) throw new Error(`${file}: exit ${result.exitCode}: ${result.stderr}`);
+}
+
 /** Directories for one network room, and everything made in the host's network for it. Disposing removes the lot. */
 export interface TestBed extends AsyncDisposable {
   readonly directory: string;
