@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# peers.sh [NAME...]: builds the pinned programs that tests and benchmarks drive or compare with, into the cache, and links them under build/peers.
+# peers.sh [NAME...]: builds the pinned programs that tests and benchmarks drive or compare with, into the cache, and links them
+# as build/peers/bin/NAME and build/peers/cni/NAME.
 # Names: crictl critest containerd runc cni-plugins; without one, all of them. Each has a module of its own in tools/peers, whose go.sum is the pin.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -11,7 +12,7 @@ export GOFLAGS="-mod=readonly -trimpath -buildvcs=false" GOWORK=off
 main() {
   local name
   [ $# -gt 0 ] || set -- crictl critest containerd runc cni-plugins
-  mkdir -p "$cache/peers" build/peers
+  mkdir -p "$cache/peers" build/peers/{bin,cni}
   for name in "$@"; do peer "$name"; done
   done_step
 }
@@ -62,7 +63,10 @@ build() {
     fi
     exec {lock}>&-
   fi
-  link "$target"
+  case $name in
+    cni-plugins) link "$target" build/peers/cni ;;
+    *) link "$target" build/peers/bin ;;
+  esac
 }
 
 compile() {
@@ -75,9 +79,9 @@ compile() {
 link() {
   local file temporary
   for file in "$1"/*; do
-    temporary="build/peers/.${file##*/}.$$"
+    temporary="$2/.${file##*/}.$$"
     ln -s "$file" "$temporary"
-    mv -T "$temporary" "build/peers/${file##*/}"
+    mv -T "$temporary" "$2/${file##*/}"
   done
 }
 

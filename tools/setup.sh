@@ -108,6 +108,8 @@ install_node_packages() {
   temporary=$(mktemp -d "$root/.setup.XXXXXX")
   cp package.json package-lock.json .npmrc "$temporary/"
   (cd "$temporary" && npm ci --no-audit --no-fund --loglevel=error </dev/null) || { rm -rf "$temporary" && die "npm ci failed"; }
+  # npm 9 does not link a program of this name.
+  (cd "$temporary/node_modules/.bin" && ln -sf ../node-linux-*/bin/node node)
   [ "$("$temporary/node_modules/.bin/node" --version)" = "v$node_version" ] || { rm -rf "$temporary" && die "node_modules/.bin/node is not Node $node_version"; }
   echo "$key" >"$temporary/node_modules/.setup-key"
   [ -e node_modules ] && mv -T node_modules "$temporary/old"
