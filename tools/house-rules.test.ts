@@ -93,7 +93,7 @@ describe("other rules", () => {
     ["enum", "src/lib/retry.ts", "export const enum State { On }"],
     ["spawn", "src/netns/cni.ts", 'import { spawn } from "node:child_process";'],
     ["environment", "src/netns/cni.ts", 'const path = process.env["PATH"];'],
-    ["todo", "src/lib/retry.ts", `// ${"TO"}DO: later`],
+    ["todo", "src/lib/retry.ts", "// TO".concat("DO: later")],
     ["size", "src/lib/retry.ts", "x;\n".repeat(401)],
     ["size", "auraed/src/pod/mod.rs", "x;\n".repeat(601)],
   ];

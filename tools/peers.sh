@@ -73,7 +73,8 @@ compile() {
   local module=$1 package=$2 output=$3 verb=(build)
   # critest is made of test files only.
   [ "${package##*/}" = critest ] && verb=(test -c)
-  (cd "$module" && CGO_ENABLED=$cgo go "${verb[@]}" -tags "$tags" -ldflags "-s -w $linker" -o "$output" "$package") || die "cannot build $package"
+  (cd "$module" && CGO_ENABLED=$cgo go "${verb[@]}" -tags "$tags" -ldflags "-s -w $linker" -o "$output" "$package") >"$cache/peers/build.log" 2>&1 ||
+    { tail -n 30 "$cache/peers/build.log" >&2 && die "cannot build $package"; }
 }
 
 link() {

@@ -1,0 +1,89 @@
+/**
+ * test.ts SUITE...: runs the suites `unit` (TypeScript, then Rust) and `e2e`, prints what was skipped and why, and closes with
+ * `N passed, N failed, N skipped`. A suite that runs no test has failed: silence is how a broken glob looks.
+ */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { globSync } from "node:fs";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { run } from "node:test";
+import { spec } from "node:test/reporters";
+
+import { type Counts, countCargoLine, noCounts, sum, verdict } from "./test-counts.ts";
+
+const root = join(import.meta.dirname, "..");
+const minuteMs = 60_000;
+
+interface Suite {
+  readonly name: string;
+  readonly run: () => Promise<Counts>;
+}
+
+const suites: Readonly<Record<string, readonly Suite[]>> = {
+  unit: [
+    {
+      name: "unit, TypeScript",
+      run: () => runNodeTests(["src/**/*.test.ts", "api/**/*.test.ts", "tools/**/*.test.ts", "e2e/harness/**/*.test.ts"], 2),
+    },
+    { name: "unit, Rust", run: runCargoTests },
+  ],
+  // One at a time: scenarios measure themselves against crictl's default timeouts.
+  e2e: [{ name: "end to end", run: () => runNodeTests(["e2e/scenarios/**/*.e2e.ts"], 1) }],
+};
+
+async function runNodeTests(patterns: readonly string[], concurrency: number): Promise<Counts> {
+  const files = globSync(patterns, { cwd: root, exclude: ["api/gen/**"] }).sort();
+  if (files.length === 0) return noCounts;
+  const events = run({ files: files.map((file) => join(root, file)), cwd: root, concurrency, timeout: 20 * minuteMs });
+  const counts = { passed: 0, failed: 0, skipped: 0, skips: [] as string[] };
+  events.on("test:summary", ({ file, success, counts: total }) => {
+    if (file !== undefined) return;
+    counts.passed = total.passed;
+    counts.skipped = total.skipped + total.todo;
+    counts.failed = Math.max(total.tests - counts.passed - counts.skipped, success ? 0 : 1);
+  });
+  events.on("test:pass", ({ name, skip }) => {
+    if (skip !== undefined) counts.skips.push(`${name}: ${typeof skip === "string" ? skip : "no reason given"}`);
+  });
+  const text = events.compose(new spec());
+  text.pipe(process.stdout, { end: false });
+  await once(text, "end");
+  return counts;
+}
+
+async function runCargoTests(): Promise<Counts> {
+  const child = spawn("cargo", ["test", "--locked"], { cwd: join(root, "auraed"), stdio: ["ignore", "pipe", "inherit"] });
+  const closed = once(child, "close");
+  let counts = noCounts;
+  for await (const line of createInterface({ input: child.stdout })) {
+    console.log(line);
+    counts = countCargoLine(counts, line);
+  }
+  const [code] = await closed;
+  // A crate that does not compile, or a test binary that dies, prints no result line.
+  return code === 0 || counts.failed > 0 ? counts : { ...counts, failed: 1 };
+}
+
+async function main(names: readonly string[]): Promise<void> {
+  let total = noCounts;
+  for (const name of names) {
+    const members = suites[name];
+    if (members === undefined) throw new Error(`unknown suite '${name}'; known: ${Object.keys(suites).join(", ")}`);
+    for (const suite of members) {
+      const startMs = performance.now();
+      console.log(`\n=== ${suite.name}`);
+      const counts = verdict(await suite.run());
+      for (const skip of counts.skips) console.log(`skipped: ${skip}`);
+      const seconds = ((performance.now() - startMs) / 1000).toFixed(1);
+      console.log(
+        `=== ${suite.name}: ${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped in ${seconds} s${counts.ranNone ? " (ran no test)" : ""}`,
+      );
+      total = sum(total, counts);
+    }
+  }
+  console.log(`\n${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`);
+  process.exitCode = total.failed > 0 ? 1 : 0;
+}
+
+await main(process.argv.slice(2));
