@@ -1,0 +1,1 @@
+//! Streams, terminals, attach and the CRI log writer.

@@ -1,0 +1,71 @@
+//! auraed: one static binary with a few ways to start, one room each.
+//!
+//! ```text
+//!  auraed pod …    supervises one flat pod: namespaces, reaping, stdio, logs, exec     (async, long-lived)
+//!    └ auraed oci …  one OCI runtime operation over libcontainer                        (single-threaded, short)
+//!  auraed host …   one-shot helpers of the daemon: layer mounts, clean-up after a crash (short)
+//! ```
+//!
+//! | module   | what lives there |
+//! |----------|------------------|
+//! | `oci`    | the OCI runtime command line |
+//! | `pod`    | the per-pod supervisor |
+//! | `io`     | streams, terminals, attach, CRI log writer |
+//! | `rpc`    | one file per RPC: conversion and status mapping only |
+//! | `rootfs` | a container's root filesystem: overlay, users, image volumes, mount targets |
+//! | `host`   | `auraed host`: answers as JSON on stdout |
+//! | `sys`    | every libc call and every unsafe block of the crate |
+//!
+//! Unsafe code is denied by the manifest and allowed in `sys` alone, where each block argues its safety.
+//! libcontainer forks without exec, so nothing that calls it may run in a process with more than one thread:
+//! only `oci` does, and every call of it is a process of its own.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+pub mod host;
+pub mod io;
+pub mod oci;
+pub mod pod;
+pub mod rootfs;
+pub mod rpc;
+pub mod sys;
+
+/// Generated types and services of the contracts under `api/aurae`.
+pub mod api {
+    /// `aurae.pod.v0`: what a supervisor of containers does for one pod.
+    pub mod pod {
+        #[allow(clippy::all, missing_docs)]
+        pub mod v0 {
+            tonic::include_proto!("aurae.pod.v0");
+        }
+    }
+    /// `aurae.supervisor.v0`: what the daemon asks of a pod's host-side auraed.
+    pub mod supervisor {
+        #[allow(clippy::all, missing_docs)]
+        pub mod v0 {
+            tonic::include_proto!("aurae.supervisor.v0");
+        }
+    }
+}
+
+/// Version of this binary, as `--version` and Hello report it.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Runs the way of starting named by the first argument; `args` is without the program's name.
+pub fn run(mut args: Vec<OsString>) -> ExitCode {
+    let way = if args.is_empty() { OsString::new() } else { args.remove(0) };
+    match way.to_str() {
+        Some("oci") => oci::main(args),
+        Some("pod") => pod::main(args),
+        Some("host") => host::main(args),
+        Some("--version") => {
+            println!("auraed {VERSION}");
+            ExitCode::SUCCESS
+        }
+        _ => {
+            eprintln!("auraed: name a way to start: oci, pod or host");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! One file per RPC: conversion and status mapping only.

@@ -1,0 +1,2 @@
+//! Every libc call and every unsafe block of the crate.
+#![allow(unsafe_code)]
