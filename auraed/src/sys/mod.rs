@@ -1,2 +1,4 @@
 //! Every libc call and every unsafe block of the crate.
 #![allow(unsafe_code)]
+
+pub mod seal;
