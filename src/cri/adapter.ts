@@ -1,3 +1,5 @@
+import type { EventEmitter } from "node:events";
+
 import type { handleServerStreamingCall, handleUnaryCall, ServerUnaryCall, ServerWritableStream } from "@grpc/grpc-js";
 import { status } from "@grpc/grpc-js";
 import { v4 as uuid } from "uuid";
@@ -54,7 +56,8 @@ export function streaming<Request, Response>(
 function openScope(edge: Edge, grpcCall: ServerUnaryCall<unknown, unknown> | ServerWritableStream<unknown, unknown>): SignalScope {
   const scope = joinSignals(edge.shutdown);
   // grpc-js reports a passed deadline as a cancellation too.
-  grpcCall.on("cancelled", () => scope.abort(new DOMException("the client has given up", "AbortError")));
+  const events: EventEmitter = grpcCall;
+  events.on("cancelled", () => scope.abort(new DOMException("the client has given up", "AbortError")));
   return scope;
 }
 

@@ -56,6 +56,8 @@ export interface MountRequest {
   readonly readonly: "no" | "yes" | "recursive";
   readonly propagation: MountPropagation;
   readonly selinuxRelabel: boolean;
+  /** Some of noexec, nodev and nosuid. */
+  readonly options: readonly string[];
   /** Identity mapping of an idmapped mount; empty: none. */
   readonly uidMappings: readonly IdMapping[];
   readonly gidMappings: readonly IdMapping[];

@@ -11,7 +11,11 @@ test("without a DNSConfig the host's file is copied, an empty one is an empty fi
 });
 
 test("resolv.conf holds what DNSConfig says", () => {
-  const dns = { servers: ["10.96.0.10", "fe80::1%eth0"], searches: ["default.svc.cluster.local", "_x.example", "."], options: ["ndots:5", "edns0"] };
+  const dns = {
+    servers: ["10.96.0.10", "fe80::1%eth0"],
+    searches: ["default.svc.cluster.local", "_x.example", "."],
+    options: ["ndots:5", "edns0"],
+  };
   const expected = "search default.svc.cluster.local _x.example .\nnameserver 10.96.0.10\nnameserver fe80::1%eth0\noptions ndots:5 edns0\n";
   assert.equal(resolvConfFile(dns, "ignored"), expected);
 });
@@ -55,5 +59,6 @@ test("a server is an address, never a name or a port", () => {
 });
 
 test("a host name is of letters, digits, dots and dashes, at most 64", () => {
-  for (const hostname of ["-a", "a-", ".a", "a/b", "a:b", "a".repeat(65)]) assert.throws(() => hostnameFile(hostname), /hostname/, hostname);
+  for (const hostname of ["-a", "a-", ".a", "a/b", "a:b", "a".repeat(65)])
+    assert.throws(() => hostnameFile(hostname), /hostname/, hostname);
 });

@@ -26,8 +26,14 @@ export function hostnameProblem(hostname: string): string | undefined {
 export function dnsProblem(dns: DnsConfig): FieldProblem | undefined {
   const problems = [
     ...dns.servers.map((server, index) => ({ field: `servers[${index}]`, message: addressProblem(server) })),
-    ...dns.searches.map((domain, index) => ({ field: `searches[${index}]`, message: wordProblem(domain, /^[A-Za-z0-9._-]+$/, "domain name") })),
-    ...dns.options.map((option, index) => ({ field: `options[${index}]`, message: wordProblem(option, /^[A-Za-z0-9._:-]+$/, "resolver option") })),
+    ...dns.searches.map((domain, index) => ({
+      field: `searches[${index}]`,
+      message: wordProblem(domain, /^[A-Za-z0-9._-]+$/, "domain name"),
+    })),
+    ...dns.options.map((option, index) => ({
+      field: `options[${index}]`,
+      message: wordProblem(option, /^[A-Za-z0-9._:-]+$/, "resolver option"),
+    })),
   ];
   return problems.find((problem): problem is FieldProblem => problem.message !== undefined);
 }

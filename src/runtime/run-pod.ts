@@ -12,7 +12,7 @@ import { agentCgroup } from "./cgroup.ts";
 import { RuntimeError } from "./errors.ts";
 import { place, type Placement } from "./placement.ts";
 import type { NamespacePaths, Sandbox } from "./pod.ts";
-import { podFilePaths, writePodFiles } from "./pod-directory.ts";
+import { checkPodFiles, podFilePaths, podHostname, writePodFiles } from "./pod-directory.ts";
 import type { PodNetwork } from "./ports.ts";
 import { Pod, podRootDir, podStateDir, type Runtime } from "./runtime.ts";
 import type { SandboxConfig } from "./sandbox-config.ts";
@@ -55,6 +55,8 @@ export function podFingerprint({ config, handler }: { readonly config: SandboxCo
 /** Decides where the pod runs, and refuses before anything is made. */
 function admit(runtime: Runtime, { config, handler }: RunPodRequest): Placement {
   if (runtime.shutdown.aborted) throw new RuntimeError({ code: "ERR_SHUTTING_DOWN" }, "the daemon is shutting down: try again when it is back");
+  checkPodFiles(config);
+  if (config.namespaces.user !== undefined) throw new RuntimeError({ code: "ERR_NOT_BUILT", what: "user namespaces" }, "user namespaces are not built yet: remove userns_options");
   const { policy, virtualization } = runtime.options;
   const placement = place({ config, handler, policy, virtualization });
   if (placement.mode === "refused") throw new RuntimeError({ code: "ERR_PLACEMENT", reason: placement.reason }, placement.message);
@@ -153,7 +155,7 @@ async function createNamespaces(runtime: Runtime, pod: Pod, requestId: string, s
         uts: namespaces.network !== "node",
         pid: namespaces.pid === "pod",
       },
-      hostname: namespaces.network === "node" ? "" : config.hostname,
+      hostname: namespaces.network === "node" ? "" : podHostname(runtime.options, config),
       sysctls: config.sysctls,
       namespacesPath: files.namespaces,
       shmSizeBytes: namespaces.ipc === "node" ? 0n : SHM_SIZE_BYTES,

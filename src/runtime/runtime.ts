@@ -53,8 +53,6 @@ export interface Runtime {
 export class Pod {
   record: PodRecord;
   readonly containers = new Map<string, Container>();
-  /** The newest write of the record in the pod's directory. */
-  recordWrite: Promise<void> = Promise.resolve();
   #agent: Agent | undefined;
   readonly #socketPath: string;
 

@@ -42,13 +42,9 @@ export async function forgetContainer(runtime: Runtime, container: Container): P
   failpoint("runtime.container.forget.after");
 }
 
-/** One at a time per pod, each with what is true at its turn, so that an older record never replaces a newer one. */
 function writeDirectoryRecord(runtime: Runtime, pod: Pod): Promise<void> {
-  const write = () =>
-    writePodRecord(podRootDir(runtime.options.rootDir, pod.id), {
-      pod: pod.record,
-      containers: [...pod.containers.values()].map((container) => container.record),
-    });
-  pod.recordWrite = pod.recordWrite.then(write, write);
-  return pod.recordWrite;
+  return writePodRecord(podRootDir(runtime.options.rootDir, pod.id), {
+    pod: pod.record,
+    containers: [...pod.containers.values()].map((container) => container.record),
+  });
 }

@@ -1,5 +1,5 @@
 import { PodServiceService } from "../../api/gen/aurae/pod/v0/pod.ts";
-import type { ContainerResources } from "./container-config.ts";
+import type { Resources } from "./sandbox-config.ts";
 import { wrongState } from "./errors.ts";
 import { getContainer } from "./lookup.ts";
 import { ociResources } from "./oci-linux.ts";
@@ -10,14 +10,14 @@ import { saveContainer } from "./save.ts";
 export async function updateContainer(
   runtime: Runtime,
   id: string,
-  resources: ContainerResources,
+  resources: Resources,
   options: { readonly signal: AbortSignal },
 ): Promise<void> {
   const container = getContainer(runtime, id);
   await runtime.actions.run(container.pod.id, options.signal, () => update(runtime, container, resources, options));
 }
 
-async function update(runtime: Runtime, container: Container, resources: ContainerResources, options: { readonly signal: AbortSignal }): Promise<void> {
+async function update(runtime: Runtime, container: Container, resources: Resources, options: { readonly signal: AbortSignal }): Promise<void> {
   const { phase } = container.record.state;
   if (phase !== "created" && phase !== "running") throw wrongState("container", container.id, phase, "only a CREATED or RUNNING container has resources");
   const ociJson = Buffer.from(JSON.stringify(ociResources(resources)));

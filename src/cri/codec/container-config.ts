@@ -1,5 +1,3 @@
-import { constants } from "node:os";
-
 import {
   type Capability,
   type ContainerConfig as CriContainerConfig,
@@ -20,6 +18,7 @@ import type {
   MountSource,
   UserRequest,
 } from "../../runtime/container-config.ts";
+import { parseSignal } from "../../runtime/stop-signal.ts";
 import { InvalidArgumentError } from "../errors.ts";
 import { absolutePath, known, optionalPath, requireId, requireMessage, sortedMap, unixId } from "./fields.ts";
 import { decodeResources } from "./resources.ts";
@@ -122,23 +121,12 @@ function decodePermissions(permissions: string, field: string): string {
   throw new InvalidArgumentError(field, `must be made of r, w and m, is ${JSON.stringify(permissions)}`);
 }
 
-/** CRI's names are the kernel's, real-time signals counted from either end: SIGRTMIN is 34 with glibc. */
 function decodeSignal(signal: Signal): number {
   if (signal === Signal.SIGNAL_RUNTIME_DEFAULT) return 0;
-  const name = Object.entries(Signal).find(([, value]) => value === signal)?.[0]?.replace("SIGNAL_", "") ?? "";
-  const number = Object.entries(constants.signals).find(([known]) => known === name)?.[1] ?? realTimeSignal(name);
+  const name = Object.entries(Signal).find(([, value]) => value === signal)?.[0] ?? "";
+  const number = parseSignal(name.replace("SIGNAL_", ""));
   if (number === undefined) throw new InvalidArgumentError("config.stop_signal", `has no value ${signal}`);
   return number;
-}
-
-const SIGRTMIN = 34;
-const SIGRTMAX = 64;
-
-function realTimeSignal(name: string): number | undefined {
-  const match = /^SIGRT(MIN|MAX)(?:(?:PLUS|MINUS)(\d+))?$/.exec(name);
-  if (match === null) return undefined;
-  const offset = Number(match[2] ?? 0);
-  return match[1] === "MIN" ? SIGRTMIN + offset : SIGRTMAX - offset;
 }
 
 function decodeSecurity(context: LinuxContainerSecurityContext | undefined): ContainerSecurity {

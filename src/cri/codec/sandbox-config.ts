@@ -6,7 +6,6 @@ import {
   type PortMapping,
   Protocol,
 } from "../../../api/gen/cri/v1/api.ts";
-import { dnsProblem, hostnameProblem } from "../../runtime/pod-files.ts";
 import type { DnsConfig, SandboxConfig, SandboxMetadata, SandboxPortMapping } from "../../runtime/sandbox-config.ts";
 import { InvalidArgumentError } from "../errors.ts";
 import { known, optionalPath, requireId, requireMessage, sortedMap, unixId } from "./fields.ts";
@@ -24,9 +23,9 @@ export function decodeSandboxConfig(message: PodSandboxConfig | undefined): Sand
   if (namespaces.pid === "target") throw new InvalidArgumentError(`${security}.namespace_options.pid`, "must not be TARGET: a sandbox has no target container");
   return {
     metadata: decodeMetadata(config.metadata),
-    hostname: decodeHostname(config.hostname),
+    hostname: config.hostname,
     logDirectory: optionalPath(config.logDirectory, "config.log_directory"),
-    dns: config.dnsConfig === undefined ? undefined : decodeDns(config.dnsConfig),
+    dns: config.dnsConfig && decodeDns(config.dnsConfig),
     portMappings: config.portMappings.map(decodePortMapping),
     labels: sortedMap(config.labels),
     annotations: sortedMap(config.annotations),
@@ -49,17 +48,8 @@ function decodeMetadata(message: PodSandboxMetadata | undefined): SandboxMetadat
   return { name: requireId(name, "config.metadata.name"), uid, namespace, attempt };
 }
 
-function decodeHostname(hostname: string): string {
-  const problem = hostname === "" ? undefined : hostnameProblem(hostname);
-  if (problem !== undefined) throw new InvalidArgumentError("config.hostname", problem);
-  return hostname;
-}
-
 function decodeDns({ servers, searches, options }: DNSConfig): DnsConfig {
-  const dns = { servers, searches, options };
-  const problem = dnsProblem(dns);
-  if (problem !== undefined) throw new InvalidArgumentError(`config.dns_config.${problem.field}`, problem.message);
-  return dns;
+  return { servers, searches, options };
 }
 
 const PROTOCOLS = { [Protocol.TCP]: "tcp", [Protocol.UDP]: "udp", [Protocol.SCTP]: "sctp" } as const;

@@ -1,0 +1,55 @@
+import { type PodSandbox, type PodSandboxNetworkStatus, PodSandboxState, type PodSandboxStatus } from "../../../api/gen/cri/v1/api.ts";
+import type { PodRecord, PodState } from "../../runtime/pod.ts";
+import { sandboxOf } from "../../runtime/pod.ts";
+import { encodeNamespaces } from "./encode-namespaces.ts";
+
+export function encodePodState(state: PodState): PodSandboxState {
+  return state.phase === "ready" ? PodSandboxState.SANDBOX_READY : PodSandboxState.SANDBOX_NOTREADY;
+}
+
+/** An item of ListPodSandbox. */
+export function encodePod(record: PodRecord): PodSandbox {
+  const { id, config, createdAtNs, handler, state } = record;
+  return {
+    id,
+    metadata: { ...config.metadata },
+    state: encodePodState(state),
+    createdAt: BigInt(createdAtNs),
+    labels: { ...config.labels },
+    annotations: { ...config.annotations },
+    runtimeHandler: handler,
+  };
+}
+
+export function encodePodStatus(record: PodRecord): PodSandboxStatus {
+  return {
+    ...encodePod(record),
+    network: encodeNetwork(record.state),
+    linux: { namespaces: { options: encodeNamespaces(record.config.namespaces) } },
+  };
+}
+
+/** Addresses are the pod's only while it is READY; a pod on the host's network has none of its own. */
+function encodeNetwork(state: PodState): PodSandboxNetworkStatus {
+  const [ip = "", ...others] = state.phase === "ready" ? (state.sandbox.network?.ips ?? []) : [];
+  return { ip, additionalIps: others.map((other) => ({ ip: other })) };
+}
+
+/** Verbose info under the keys that scripts read from other runtimes: pid, config, cniResult; and where the pod runs, and why. */
+export function encodePodInfo(record: PodRecord): { [key: string]: string } {
+  const { config, handler, placement, cgroup, state } = record;
+  const sandbox = sandboxOf(state);
+  const crash = state.phase === "crashed" ? { reason: state.reason, message: state.message } : undefined;
+  const info = {
+    pid: sandbox?.auraed.pid ?? 0,
+    phase: state.phase,
+    crash,
+    isolation: placement,
+    runtimeHandler: handler,
+    cgroup: cgroup.path,
+    namespaces: sandbox?.namespaces,
+    cniResult: sandbox?.network?.cniResult,
+    config,
+  };
+  return { info: JSON.stringify(info) };
+}
