@@ -14,7 +14,7 @@ proto: setup ## Generate TypeScript from the contracts under api/
 	@tools/proto.sh
 
 build: setup ## Build auraed, the static binary, into build/
-	@tools/build-auraed.sh
+	@tools/run.sh tools/build-auraed.sh
 
 fmt: setup ## Format TypeScript and Rust
 	@tools/check.sh --fix
@@ -24,24 +24,24 @@ check: setup ## Format, lint, types, structure, generated code: everything that 
 
 test: build ## All tests: unit (TypeScript, Rust), then end to end against the real binaries
 	@tools/peers.sh crictl
-	@tools/run.sh tools/test.ts unit e2e
+	@tools/run.sh node tools/test.ts unit e2e
 
 unit: build ## Unit tests alone
-	@tools/run.sh tools/test.ts unit
+	@tools/run.sh node tools/test.ts unit
 
 e2e: build ## End-to-end tests alone
 	@tools/peers.sh crictl
-	@tools/run.sh tools/test.ts e2e
+	@tools/run.sh node tools/test.ts e2e
 
 full: check test demo ## What must hold before a release: check, test, demo
 
 bench: build ## Compare with containerd and runc on this machine, in one run
 	@tools/peers.sh
-	@tools/run.sh e2e/bench/run.ts
+	@tools/run.sh node e2e/bench/run.ts
 
 demo: build ## From nothing to a running pod, told in text; leaves nothing behind
 	@tools/peers.sh crictl
-	@tools/run.sh e2e/demo/run.ts
+	@tools/run.sh node e2e/demo/run.ts
 
 clean: ## Remove what was built in the checkout (the caches outside it stay)
 	@rm -rf build .setup.* auraed/target

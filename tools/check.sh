@@ -36,7 +36,7 @@ else
   check "generated code" tools/proto.sh --check
   check "shellcheck" shellcheck -x tools/*.sh .ci/run
   check "rustfmt" rust fmt --check
-  check "clippy" rust clippy --locked --all-targets --quiet -- -D warnings
+  check "clippy" tools/build-auraed.sh clippy --locked --all-targets --quiet -- -D warnings
 fi
 
 if [ ${#failed[@]} -gt 0 ]; then

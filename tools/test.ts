@@ -53,7 +53,7 @@ async function runNodeTests(patterns: readonly string[], concurrency: number): P
 }
 
 async function runCargoTests(): Promise<Counts> {
-  const child = spawn("cargo", ["test", "--locked"], { cwd: join(root, "auraed"), stdio: ["ignore", "pipe", "inherit"] });
+  const child = spawn(join(root, "tools/build-auraed.sh"), ["test", "--locked"], { cwd: root, stdio: ["ignore", "pipe", "inherit"] });
   const closed = once(child, "close");
   let counts = noCounts;
   for await (const line of createInterface({ input: child.stdout })) {
