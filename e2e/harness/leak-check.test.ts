@@ -6,16 +6,13 @@ import { mkdir, mkdtemp, rm, rmdir, truncate, writeFile } from "node:fs/promises
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { readMountinfo } from "../../src/host/mountinfo.ts";
-import { run } from "../../src/host/process.ts";
+import { mustRun } from "./command.ts";
 import { compare, formatLeaks, type LeakKind, leakKinds, leaksSince, snapshot } from "./leak-check.ts";
 
 const signal = new AbortController().signal;
 
-async function sh(file: string, ...args: readonly string[]): Promise<string> {
-  const result = await run({ file, args, env: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin" } }, { signal, timeoutMs: 20_000 });
-  assert.equal(result.exitCode, 0, `${file} ${args.join(" ")}: ${result.stderr}`);
-  return result.stdout.trim();
+async function sh(program: string, ...args: readonly string[]): Promise<string> {
+  return (await mustRun(program, args, { signal })).trim();
 }
 
 /** A thing that was left behind on purpose. */
@@ -37,9 +34,9 @@ const planters: Readonly<Record<LeakKind, (directory: string, tag: string) => Pr
     return { shows: target, undo: () => sh("umount", target).then(() => rmdir(target)) };
   },
   async cgroup(_directory, tag) {
-    const hierarchy = (await readMountinfo()).find(({ superOptions, fsType }) => fsType === "cgroup2" || superOptions.includes("pids"));
-    assert.ok(hierarchy !== undefined);
-    const path = join(hierarchy.mountPoint, `aurae-leak-${tag}`);
+    // The first hierarchy of whatever kind the host has.
+    const hierarchy = (await sh("findmnt", "--noheadings", "--output", "TARGET", "--list", "--types", "cgroup,cgroup2")).split("\n")[0];
+    const path = join(hierarchy ?? "", `aurae-leak-${tag}`);
     await mkdir(path);
     return { shows: path, undo: () => rmdir(path) };
   },
@@ -92,7 +89,10 @@ for (const kind of leakKinds) {
       await plant.undo();
     }
     const left = await leaksSince(before, { ...options, settleMs: 500 });
-    assert.deepEqual(left.filter(({ what }) => what.includes(plant.shows) || what.includes(directory)), []);
+    assert.deepEqual(
+      left.filter(({ what }) => what.includes(plant.shows) || what.includes(directory)),
+      [],
+    );
   });
 }
 

@@ -1,9 +1,7 @@
 import { lstatSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { type Mount, readMountinfo } from "../../src/host/mountinfo.ts";
-import { readStat } from "../../src/host/pids.ts";
-import { run } from "../../src/host/process.ts";
+import { mustRun } from "./command.ts";
 
 /**
  * What a runtime can leave behind on a host, seen from outside: nothing is filtered but kernel threads, which come and go as the
@@ -28,12 +26,15 @@ export interface SnapshotOptions {
 }
 
 export async function snapshot(options: SnapshotOptions): Promise<Snapshot> {
-  const mounts = await readMountinfo();
+  const mounts = readMounts();
   const trees = options.directories.flatMap((directory) => walk(directory));
   return {
     netns: new Set([...pinnedNetworkNamespaces(mounts), ...networkNamespacesOfProcesses()]),
     mount: new Set(numbered(mounts.map(({ mountPoint, fsType, source, root }) => `${mountPoint} (${fsType} ${source} ${root})`))),
-    cgroup: pathsOf(cgroupMounts(mounts).flatMap((mountPoint) => walk(mountPoint)), "directory"),
+    cgroup: pathsOf(
+      cgroupMounts(mounts).flatMap((mountPoint) => walk(mountPoint)),
+      "directory",
+    ),
     process: new Set(processes()),
     link: new Set(await links(options.signal)),
     loop: new Set(loopDevices()),
@@ -64,6 +65,28 @@ export function formatLeaks(leaks: readonly Leak[]): string {
   return leaks.map(({ kind, what }) => `${kind}: ${what}`).join("\n");
 }
 
+interface Mount {
+  readonly root: string;
+  readonly mountPoint: string;
+  readonly fsType: string;
+  readonly source: string;
+}
+
+function readMounts(): readonly Mount[] {
+  const lines = readFileSync("/proc/self/mountinfo", "utf8").split("\n");
+  return lines.flatMap((line) => {
+    const [before = "", after = ""] = line.split(" - ");
+    const [, , , root, mountPoint] = before.split(" ").map(unescape);
+    const [fsType = "", source = ""] = after.split(" ").map(unescape);
+    return root === undefined || mountPoint === undefined ? [] : [{ root, mountPoint, fsType, source }];
+  });
+}
+
+/** mountinfo writes blanks and the like as octal. */
+function unescape(field: string): string {
+  return field.replace(/\\([0-7]{3})/g, (_match, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
+}
+
 /** nsfs mounts wherever they are, and the files of `ip netns`, which may have lost their mount. */
 function pinnedNetworkNamespaces(mounts: readonly Mount[]): readonly string[] {
   const pinned = mounts.filter(({ fsType, root }) => fsType === "nsfs" && root.startsWith("net:"));
@@ -80,21 +103,26 @@ function cgroupMounts(mounts: readonly Mount[]): readonly string[] {
   return mounts.filter(({ fsType }) => fsType === "cgroup" || fsType === "cgroup2").map(({ mountPoint }) => mountPoint);
 }
 
-const KTHREADD = 2;
+const KTHREADD = "2";
 
 function processes(): readonly string[] {
   return pids().flatMap((pid) => {
-    const stat = readStat(pid);
-    if (stat === undefined || pid === KTHREADD || stat.parentPid === KTHREADD) return [];
-    const args = valueOr(() => readFileSync(`/proc/${pid}/cmdline`, "utf8"), "").split("\0").join(" ").trim();
-    return [`${pid} started ${stat.startTime}: ${args === "" ? `[${stat.command}] ${stat.state}` : args}`];
+    const stat = valueOr(() => readFileSync(`/proc/${pid}/stat`, "utf8"), "");
+    // The command in parentheses may hold anything, so the fields are counted from its end: state, parent, … start time.
+    const command = stat.slice(stat.indexOf("(") + 1, stat.lastIndexOf(")"));
+    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+    if (stat === "" || String(pid) === KTHREADD || fields[1] === KTHREADD) return [];
+    const args = valueOr(() => readFileSync(`/proc/${pid}/cmdline`, "utf8"), "")
+      .split("\0")
+      .join(" ")
+      .trim();
+    return [`${pid} started ${fields[19]}: ${args === "" ? `[${command}] ${fields[0]}` : args}`];
   });
 }
 
 async function links(signal: AbortSignal): Promise<readonly string[]> {
-  const result = await run({ file: "ip", args: ["-json", "-details", "link"], env: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin" } }, { signal });
-  if (result.exitCode !== 0) throw new Error(`ip link: exit ${result.exitCode}: ${result.stderr}`);
-  const parsed = JSON.parse(result.stdout) as readonly { readonly ifname: string; readonly linkinfo?: { readonly info_kind?: string } }[];
+  const output = await mustRun("ip", ["-json", "-details", "link"], { signal });
+  const parsed = JSON.parse(output) as readonly { readonly ifname: string; readonly linkinfo?: { readonly info_kind?: string } }[];
   return parsed.map(({ ifname, linkinfo }) => `${ifname} (${linkinfo?.info_kind ?? "device"})`);
 }
 
@@ -137,7 +165,9 @@ function pathsOf(entries: readonly Entry[], kind: Entry["kind"]): ReadonlySet<st
 }
 
 function pids(): readonly number[] {
-  return namesIn("/proc").filter((name) => /^\d+$/.test(name)).map(Number);
+  return namesIn("/proc")
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number);
 }
 
 function namesIn(directory: string): readonly string[] {

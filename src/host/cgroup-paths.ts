@@ -68,9 +68,16 @@ export function expandSlice(name: string): string {
 
 /** The kubelet gives the slice's whole nested path, other clients the bare name; both name the same slice by the last part. */
 function sliceName(cgroupParent: string): string {
-  const name = cgroupParent.split("/").filter((part) => part !== "").at(-1) ?? "";
+  const name =
+    cgroupParent
+      .split("/")
+      .filter((part) => part !== "")
+      .at(-1) ?? "";
   if (!name.endsWith(".slice")) {
-    throw parentError(cgroupParent, "must end in a *.slice with the systemd cgroup driver: set the kubelet's cgroupDriver to systemd as well");
+    throw parentError(
+      cgroupParent,
+      "must end in a *.slice with the systemd cgroup driver: set the kubelet's cgroupDriver to systemd as well",
+    );
   }
   const expanded = expandSlice(name);
   if (cgroupParent.includes("/") && trimSlashes(cgroupParent) !== expanded && trimSlashes(cgroupParent) !== name) {
@@ -88,7 +95,10 @@ function cgroupfsPath(cgroupParent: string): string {
 }
 
 function trimSlashes(path: string): string {
-  return path.split("/").filter((part) => part !== "").join("/");
+  return path
+    .split("/")
+    .filter((part) => part !== "")
+    .join("/");
 }
 
 function hasControl(text: string): boolean {

@@ -38,7 +38,10 @@ export function layoutOf(mounts: readonly Mount[], readControllers: (mountPoint:
     if (unifiedMount === undefined) {
       throw new HostError({ code: "ERR_CGROUP_NONE" }, "no control groups are mounted below /sys/fs/cgroup: mount cgroup2 there");
     }
-    const controllers = readControllers(unifiedMount).split(/\s+/).filter((name) => name !== "").sort();
+    const controllers = readControllers(unifiedMount)
+      .split(/\s+/)
+      .filter((name) => name !== "")
+      .sort();
     return { version: "v2", controllerMounts: new Map(), unifiedMount, controllers };
   }
   return { version: unifiedMount === undefined ? "v1" : "hybrid", controllerMounts, unifiedMount, controllers: v1.sort() };

@@ -38,6 +38,6 @@ export async function probeHost(): Promise<HostFeatures> {
     erofs: types.has("erofs"),
     appArmor: (appArmor ?? "").startsWith("Y"),
     seLinux: seLinux !== "",
-    sysResource: (BigInt(`0x${effective}`) >> CAP_SYS_RESOURCE & 1n) === 1n,
+    sysResource: ((BigInt(`0x${effective}`) >> CAP_SYS_RESOURCE) & 1n) === 1n,
   };
 }

@@ -125,13 +125,21 @@ export function spawnError(command: Command, error: unknown): HostError {
 }
 
 export function abortedError(file: string, signal: AbortSignal): HostError {
-  return new HostError({ code: "ERR_PROCESS_ABORTED", file }, `program ${file} was stopped: the call was cancelled`, { cause: signal.reason });
+  return new HostError({ code: "ERR_PROCESS_ABORTED", file }, `program ${file} was stopped: the call was cancelled`, {
+    cause: signal.reason,
+  });
 }
 
 export function timeoutError(file: string, timeoutMs: number): HostError {
-  return new HostError({ code: "ERR_PROCESS_TIMEOUT", file, timeoutMs }, `program ${file} did not end within ${timeoutMs} ms and was killed`);
+  return new HostError(
+    { code: "ERR_PROCESS_TIMEOUT", file, timeoutMs },
+    `program ${file} did not end within ${timeoutMs} ms and was killed`,
+  );
 }
 
 function outputError(file: string, maxOutputBytes: number): HostError {
-  return new HostError({ code: "ERR_PROCESS_OUTPUT", file, maxOutputBytes }, `program ${file} wrote more than ${maxOutputBytes} bytes and was killed`);
+  return new HostError(
+    { code: "ERR_PROCESS_OUTPUT", file, maxOutputBytes },
+    `program ${file} wrote more than ${maxOutputBytes} bytes and was killed`,
+  );
 }

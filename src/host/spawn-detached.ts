@@ -93,9 +93,9 @@ async function killAndWait(child: ChildProcess): Promise<void> {
   await exited;
 }
 
-function readTail(fd: number, start: number): string {
+function readTail(fd: number, from: number): string {
   const sizeBytes = fstatSync(fd).size;
-  const position = Math.max(start, sizeBytes - LOG_TAIL_BYTES);
+  const position = Math.max(from, sizeBytes - LOG_TAIL_BYTES);
   const buffer = Buffer.alloc(Math.max(0, sizeBytes - position));
   const readBytes = readSync(fd, buffer, 0, buffer.length, position);
   return buffer.subarray(0, readBytes).toString("utf8").trim();

@@ -51,8 +51,18 @@ export async function callPlugin(call: PluginCall, host: PluginHost, options: { 
 export async function findPlugin(plugin: string, binDirs: readonly string[]): Promise<string> {
   for (const directory of binDirs) {
     const file = join(directory, plugin);
-    const isFile = await stat(file).then((entry) => entry.isFile(), () => false);
-    if (isFile && (await access(file, constants.X_OK).then(() => true, () => false))) return file;
+    const isFile = await stat(file).then(
+      (entry) => entry.isFile(),
+      () => false,
+    );
+    if (
+      isFile &&
+      (await access(file, constants.X_OK).then(
+        () => true,
+        () => false,
+      ))
+    )
+      return file;
   }
   throw new NetnsError({ code: "ERR_CNI_PLUGIN_MISSING", plugin, binDirs }, `CNI plugin '${plugin}' not found in ${binDirs.join(", ")}`);
 }
@@ -61,7 +71,11 @@ const versionSchema = z.looseObject({ supportedVersions: z.array(z.string()) });
 const VERSION_TIMEOUT_MS = 5_000;
 
 /** The spec versions a plugin says it speaks. */
-export async function pluginVersions(plugin: string, host: PluginHost, options: { readonly signal: AbortSignal }): Promise<readonly string[]> {
+export async function pluginVersions(
+  plugin: string,
+  host: PluginHost,
+  options: { readonly signal: AbortSignal },
+): Promise<readonly string[]> {
   using deadline = withDeadline(VERSION_TIMEOUT_MS, options.signal);
   // Old plugins demand the other variables even here.
   const variables = { CNI_CONTAINERID: "version", CNI_NETNS: "version", CNI_IFNAME: "version" };

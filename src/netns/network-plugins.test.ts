@@ -91,7 +91,7 @@ test("two pods reach each other, the host reaches them by address and by host po
   await using bed = await createRealBed();
   await using network = await openNetwork(bed.options, { log: silentLog });
   assert.deepEqual(network.status(), { ready: true, networkName: bed.bridge, confFile: join(bed.options.confDir, "10-pods.conflist") });
-  const hostPort = 20_000 + Number.parseInt(bed.tag.slice(2), 16) % 10_000;
+  const hostPort = 20_000 + (Number.parseInt(bed.tag.slice(2), 16) % 10_000);
   const [netnsA, netnsB] = [await bed.addNamespace("a"), await bed.addNamespace("b")];
   const [podA, podB] = [`${bed.tag}a`, `${bed.tag}b`];
   const portMappings = [{ protocol: "tcp", containerPort: 8080, hostPort, hostIp: "" }] as const;
@@ -103,7 +103,8 @@ test("two pods reach each other, the host reaches them by address and by host po
   assert.match(ipA6, /^fd5a:/);
   assert.equal(b.ips.length, 2);
   {
-    await using _server = await serveIn(netnsA, 8080, "from a");
+    await using servers = new AsyncDisposableStack();
+    servers.use(await serveIn(netnsA, 8080, "from a"));
     assert.equal(await askFrom(netnsB, ipA, 8080), "from a");
     assert.equal(await ask(ipA, 8080), "from a");
     assert.equal(await ask("127.0.0.1", hostPort), "from a");

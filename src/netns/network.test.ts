@@ -11,13 +11,21 @@ import { openNetwork } from "./network.ts";
 import { createFakePlugins, createTestBed, type FakePlugins, requestFor, type TestBed } from "./test-bed.ts";
 
 const signal = new AbortController().signal;
-const chain = { cniVersion: "1.0.0", name: "testnet", plugins: [{ type: "first" }, { type: "second", capabilities: { portMappings: true } }] };
+const chain = {
+  cniVersion: "1.0.0",
+  name: "testnet",
+  plugins: [{ type: "first" }, { type: "second", capabilities: { portMappings: true } }],
+};
 
-async function createFakeBed(): Promise<{ bed: TestBed; fakes: FakePlugins }> {
+interface FakeBed extends TestBed {
+  readonly fakes: FakePlugins;
+}
+
+async function createFakeBed(): Promise<FakeBed> {
   const bed = await createTestBed();
   const fakes = await createFakePlugins(bed.directory, ["first", "second"]);
   await bed.writeConfig("10-test.conflist", chain);
-  return { bed: { ...bed, options: { ...bed.options, binDirs: [fakes.binDir] } }, fakes };
+  return { ...bed, fakes, options: { ...bed.options, binDirs: [fakes.binDir] } };
 }
 
 function failsWith(code: NetnsFact["code"], message: RegExp): (error: unknown) => boolean {
@@ -30,8 +38,8 @@ function failsWith(code: NetnsFact["code"], message: RegExp): (error: unknown) =
 }
 
 test("ADD runs the chain in order, DEL in reverse, each with what the spec demands", async () => {
-  const { bed, fakes } = await createFakeBed();
-  await using _bed = bed;
+  await using bed = await createFakeBed();
+  const { fakes } = bed;
   await using network = await openNetwork(bed.options, { log: silentLog });
   const netns = await bed.addNamespace("a");
   const portMappings = [
@@ -62,8 +70,8 @@ test("ADD runs the chain in order, DEL in reverse, each with what the spec deman
 });
 
 test("an ADD that fails is undone through the whole chain and names the plugin, its code and its words", async () => {
-  const { bed, fakes } = await createFakeBed();
-  await using _bed = bed;
+  await using bed = await createFakeBed();
+  const { fakes } = bed;
   await using network = await openNetwork(bed.options, { log: silentLog });
   const netns = await bed.addNamespace("a");
   await fakes.behave("second", "ADD", `echo '{"cniVersion":"1.0.0","code":11,"msg":"no room","details":"pool is empty"}'; exit 1`);
@@ -82,8 +90,8 @@ const badAnswers: readonly (readonly [string, NetnsFact["code"], RegExp])[] = [
 ];
 for (const [shell, code, message] of badAnswers) {
   test(`a plugin that does '${shell}' fails the ADD and leaves nothing`, async () => {
-    const { bed, fakes } = await createFakeBed();
-    await using _bed = bed;
+    await using bed = await createFakeBed();
+    const { fakes } = bed;
     await using network = await openNetwork(bed.options, { log: silentLog });
     const netns = await bed.addNamespace("a");
     await fakes.behave("first", "ADD", shell);
@@ -93,8 +101,8 @@ for (const [shell, code, message] of badAnswers) {
 }
 
 test("a cancelled ADD is killed and undone before the caller hears of it", async () => {
-  const { bed, fakes } = await createFakeBed();
-  await using _bed = bed;
+  await using bed = await createFakeBed();
+  const { fakes } = bed;
   await using network = await openNetwork(bed.options, { log: silentLog });
   const netns = await bed.addNamespace("a");
   await fakes.behave("first", "ADD", "sleep 60");
@@ -108,8 +116,8 @@ test("a cancelled ADD is killed and undone before the caller hears of it", async
 });
 
 test("a DEL goes on when its caller leaves", async () => {
-  const { bed, fakes } = await createFakeBed();
-  await using _bed = bed;
+  await using bed = await createFakeBed();
+  const { fakes } = bed;
   await using network = await openNetwork(bed.options, { log: silentLog });
   await network.attach(requestFor("pod1", await bed.addNamespace("a")), { signal });
   await fakes.behave("second", "DEL", "sleep 0.2");
@@ -122,12 +130,15 @@ test("a DEL goes on when its caller leaves", async () => {
 });
 
 test("a DEL that fails or is late stays recorded for the next try", async () => {
-  const { bed, fakes } = await createFakeBed();
-  await using _bed = bed;
+  await using bed = await createFakeBed();
+  const { fakes } = bed;
   await using network = await openNetwork({ ...bed.options, delTimeoutMs: 100 }, { log: silentLog });
   await network.attach(requestFor("pod1", await bed.addNamespace("a")), { signal });
   await fakes.behave("first", "DEL", "sleep 60");
-  await assert.rejects(network.detach("pod1", { signal }), failsWith("ERR_CNI_EXEC", /first \(DEL\): was stopped: no result within 100 ms/));
+  await assert.rejects(
+    network.detach("pod1", { signal }),
+    failsWith("ERR_CNI_EXEC", /first \(DEL\): was stopped: no result within 100 ms/),
+  );
   assert.deepEqual(await network.attached(), ["pod1"]);
   await fakes.behave("first", "DEL", "true");
   await network.detach("pod1", { signal });
@@ -135,19 +146,22 @@ test("a DEL that fails or is late stays recorded for the next try", async () => 
 });
 
 test("an undo that fails is tried again without anybody asking", async () => {
-  const { bed, fakes } = await createFakeBed();
-  await using _bed = bed;
+  await using bed = await createFakeBed();
+  const { fakes } = bed;
   await using network = await openNetwork(bed.options, { log: silentLog });
   await fakes.behave("second", "ADD", "exit 1");
   await fakes.behave("second", "DEL", 'rm "$d/second.DEL"; exit 1');
-  await assert.rejects(network.attach(requestFor("pod1", await bed.addNamespace("a")), { signal }), failsWith("ERR_CNI_EXEC", /second \(ADD\)/));
+  await assert.rejects(
+    network.attach(requestFor("pod1", await bed.addNamespace("a")), { signal }),
+    failsWith("ERR_CNI_EXEC", /second \(ADD\)/),
+  );
   while ((await network.attached()).length > 0) await sleep(5);
   assert.deepEqual(await fakes.sequence(), ["ADD first", "ADD second", "DEL second", "DEL second", "DEL first"]);
 });
 
 test("DEL uses the configuration and result of ADD, whatever became of the file and the namespace", async () => {
-  const { bed, fakes } = await createFakeBed();
-  await using _bed = bed;
+  await using bed = await createFakeBed();
+  const { fakes } = bed;
   {
     await using network = await openNetwork(bed.options, { log: silentLog });
     await network.attach(requestFor("pod1", await bed.addNamespace("a")), { signal });
@@ -160,12 +174,18 @@ test("DEL uses the configuration and result of ADD, whatever became of the file 
   await network.detach("pod1", { signal });
   const calls = await fakes.calls();
   assert.deepEqual(await fakes.sequence(), ["DEL second", "DEL first"]);
-  assert.deepEqual(calls.map(({ netns, config }) => [netns, "prevResult" in config]), [["", true], ["", true]]);
+  assert.deepEqual(
+    calls.map(({ netns, config }) => [netns, "prevResult" in config]),
+    [
+      ["", true],
+      ["", true],
+    ],
+  );
 });
 
 test("a daemon killed around ADD leaves a record, its orphaned plugin is ended, and DEL runs", async () => {
-  const { bed, fakes } = await createFakeBed();
-  await using _bed = bed;
+  await using bed = await createFakeBed();
+  const { fakes } = bed;
   const netns = await bed.addNamespace("a");
   // The plugin outlives its daemon and would take its address after our DEL.
   await fakes.behave("first", "ADD", 'kill -9 $PPID; sleep 1; echo late >>"$d/late"');
@@ -181,8 +201,8 @@ test("a daemon killed around ADD leaves a record, its orphaned plugin is ended, 
 
 for (const point of ["netns.record.after", "netns.add.before", "netns.add.after", "netns.result.after"]) {
   test(`killed at ${point}: DEL runs and nothing is left`, async () => {
-    const { bed, fakes } = await createFakeBed();
-    await using _bed = bed;
+    await using bed = await createFakeBed();
+    const { fakes } = bed;
     await attachInChild(bed, await bed.addNamespace("a"), `${point}=kill`);
     await fakes.forget();
     await using network = await openNetwork(bed.options, { log: silentLog });
@@ -194,8 +214,8 @@ for (const point of ["netns.record.after", "netns.add.before", "netns.add.after"
 }
 
 test("the same attach again answers like the first; another pod does not wait for it", async () => {
-  const { bed, fakes } = await createFakeBed();
-  await using _bed = bed;
+  await using bed = await createFakeBed();
+  const { fakes } = bed;
   await using network = await openNetwork(bed.options, { log: silentLog });
   const netns = await bed.addNamespace("a");
   await fakes.behave("first", "ADD", '[ "$CNI_CONTAINERID" = pod2 ] || sleep 0.3; cat "$d/result.json"');
@@ -210,8 +230,8 @@ test("the same attach again answers like the first; another pod does not wait fo
 });
 
 test("an unreadable record is put aside once the address is freed", async () => {
-  const { bed, fakes } = await createFakeBed();
-  await using _bed = bed;
+  await using bed = await createFakeBed();
+  const { fakes } = bed;
   await using network = await openNetwork(bed.options, { log: silentLog });
   await writeFile(join(bed.options.stateDir, "pod1.json"), "{");
   assert.deepEqual(await network.attached(), ["pod1"]);
@@ -229,8 +249,8 @@ const badRequests = [
   [{ netnsPath: "/proc/self/cmdline" }, /netnsPath/],
 ] as const;
 test("a bad request names its field and runs nothing", async () => {
-  const { bed, fakes } = await createFakeBed();
-  await using _bed = bed;
+  await using bed = await createFakeBed();
+  const { fakes } = bed;
   await using network = await openNetwork(bed.options, { log: silentLog });
   const netns = await bed.addNamespace("a");
   for (const [more, message] of badRequests) {
@@ -241,14 +261,17 @@ test("a bad request names its field and runs nothing", async () => {
 });
 
 test("GC names the attachments that are ours, with a network that knows it", async () => {
-  const { bed, fakes } = await createFakeBed();
-  await using _bed = bed;
+  await using bed = await createFakeBed();
+  const { fakes } = bed;
   await bed.writeConfig("10-test.conflist", { ...chain, cniVersion: "1.1.0" });
   await using network = await openNetwork(bed.options, { log: silentLog });
   await network.attach(requestFor("pod1", await bed.addNamespace("a")), { signal });
   await network.collectGarbage({ signal });
   const garbage = (await fakes.calls()).filter(({ command }) => command === "GC");
-  assert.deepEqual(garbage.map(({ plugin }) => plugin), ["first", "second"]);
+  assert.deepEqual(
+    garbage.map(({ plugin }) => plugin),
+    ["first", "second"],
+  );
   assert.deepEqual(garbage[0]?.config["cni.dev/valid-attachments"], [{ containerID: "pod1", ifname: "eth0" }]);
 });
 

@@ -6,7 +6,7 @@ import type { Log } from "../lib/log.ts";
 import { retry } from "../lib/retry.ts";
 import type { Network, NetworkRequest, NetworkStatus, PodNetwork } from "../runtime/ports.ts";
 import { type AttachmentRecord, AttachmentRecords } from "./attachment-record.ts";
-import { addToNetwork, type Attachment, checkInNetwork, collectGarbage, deleteFromNetwork, POD_INTERFACE } from "./cni-chain.ts";
+import { type Attachment, addToNetwork, checkInNetwork, collectGarbage, deleteFromNetwork, POD_INTERFACE } from "./cni-chain.ts";
 import { podIps } from "./cni-result.ts";
 import { NetnsError, requestError } from "./errors.ts";
 import { isPinnedNamespace } from "./netns-path.ts";

@@ -13,12 +13,14 @@ export function validateRequest(request: NetworkRequest): void {
 
 /** The form that CNI demands of a container id. */
 export function validatePodId(podId: string): void {
-  if (!/^[A-Za-z0-9][A-Za-z0-9_.-]*$/.test(podId)) throw requestError("podId", "must begin with a letter or digit and hold only those, '_', '.' and '-'");
+  if (!/^[A-Za-z0-9][A-Za-z0-9_.-]*$/.test(podId))
+    throw requestError("podId", "must begin with a letter or digit and hold only those, '_', '.' and '-'");
 }
 
 function validatePortMapping(mapping: PortMapping, field: string): void {
   const { containerPort, hostPort, hostIp } = mapping;
-  if (!Number.isInteger(hostPort) || hostPort < 0 || hostPort > 65535) throw requestError(`${field}.host_port`, `is ${hostPort}: want 0 to 65535`);
+  if (!Number.isInteger(hostPort) || hostPort < 0 || hostPort > 65535)
+    throw requestError(`${field}.host_port`, `is ${hostPort}: want 0 to 65535`);
   if (hostPort !== 0 && (!Number.isInteger(containerPort) || containerPort < 1 || containerPort > 65535)) {
     throw requestError(`${field}.container_port`, `is ${containerPort}: want 1 to 65535`);
   }

@@ -27,7 +27,13 @@ export async function removeNatRules(network: string): Promise<void> {
     const rules = (await sh(`${family}-save`, "-t", "nat")).split("\n").filter((line) => line.includes(`name: \\"${network}\\"`));
     const jumps = rules.filter((line) => !line.startsWith("-A CNI-") || line.startsWith("-A CNI-HOSTPORT-"));
     const chains = jumps.map((line) => / -j (\S+)$/.exec(line)?.[1]).filter((chain) => chain?.startsWith("CNI-"));
-    const text = ["*nat", ...jumps.map((line) => line.replace(/^-A/, "-D")), ...chains.flatMap((chain) => [`-F ${chain}`, `-X ${chain}`]), "COMMIT", ""];
+    const text = [
+      "*nat",
+      ...jumps.map((line) => line.replace(/^-A/, "-D")),
+      ...chains.flatMap((chain) => [`-F ${chain}`, `-X ${chain}`]),
+      "COMMIT",
+      "",
+    ];
     if (jumps.length > 0) await feed(`${family}-restore`, ["--noflush"], text.join("\n"));
   }
 }
@@ -111,7 +117,10 @@ export interface FakePlugins {
 
 const FAKE_RESULT = {
   interfaces: [{ name: "vethfake" }, { name: "eth0", sandbox: "/the/pod" }],
-  ips: [{ address: "192.0.2.7/24", interface: 1 }, { address: "2001:db8::7/64", interface: 1 }],
+  ips: [
+    { address: "192.0.2.7/24", interface: 1 },
+    { address: "2001:db8::7/64", interface: 1 },
+  ],
 };
 
 /** A shell script, once per name, that writes down how it was called and answers like a plugin. */
@@ -125,7 +134,7 @@ export async function createFakePlugins(directory: string, plugins: readonly str
     "#!/bin/sh",
     "d=${0%/*}; n=${0##*/}; stdin=$(cat)",
     'if [ "$CNI_COMMAND" != VERSION ]; then',
-    "  printf '%s\\t%s\\t%s\\t%s\\t%s\\t%s\\t%s\\n' \"$CNI_COMMAND\" \"$n\" \"$CNI_CONTAINERID\" \"$CNI_NETNS\" \"$CNI_IFNAME\" \"$CNI_ARGS\" \"$stdin\" >>\"$d/calls.log\"",
+    '  printf \'%s\\t%s\\t%s\\t%s\\t%s\\t%s\\t%s\\n\' "$CNI_COMMAND" "$n" "$CNI_CONTAINERID" "$CNI_NETNS" "$CNI_IFNAME" "$CNI_ARGS" "$stdin" >>"$d/calls.log"',
     "fi",
     'if [ -f "$d/$n.$CNI_COMMAND" ]; then . "$d/$n.$CNI_COMMAND"; exit; fi',
     "case $CNI_COMMAND in",
