@@ -18,7 +18,7 @@ export interface PublishedImage {
 /**
  * The images that the scenarios run, all made of parts of this machine: a static BusyBox, and two small programs with the libraries they need.
  *
- * - `busybox:1`: applets, `ipcmk`, `/usr/bin/suid-cat` (setuid root), users `nobody` and `app`.
+ * - `busybox:1`: applets, `ipcmk`, `unshare`, `/usr/bin/suid-cat` (setuid root), users `nobody` and `app`.
  * - `custom:1`: on top of it user, environment, entrypoint, command, working directory, stop signal, volume.
  * - `layers:1`: gzip, zstd and plain layers with whiteouts.
  * - `multi:1`: an index whose other architecture cannot run here.
@@ -102,7 +102,7 @@ const whiteoutLayers: readonly LayerRecipe[] = [
 async function baseLayer(): Promise<LayerRecipe> {
   const busybox = await readFile("/bin/busybox");
   const applets = (await mustRun("/bin/busybox", ["--list"])).split("\n").filter((name) => name !== "" && name !== "busybox");
-  const programs = await dynamicPrograms(["/usr/bin/ipcmk", "/usr/bin/cat"]);
+  const programs = await dynamicPrograms(["/usr/bin/ipcmk", "/usr/bin/unshare", "/usr/bin/cat"]);
   return layer([
     ...["bin/", "dev/", "etc/", "lib64/", "proc/", "root/", "sys/", "usr/", "usr/bin/", "usr/lib/", "var/", "var/www/"].map(directory),
     { type: "directory", path: "tmp/", mode: 0o1777 },
@@ -119,7 +119,7 @@ async function baseLayer(): Promise<LayerRecipe> {
   ]);
 }
 
-/** `/usr/bin/ipcmk`, `/usr/bin/suid-cat`, and every library either of them names, where it names it. */
+/** Programs of this machine under their own names, `cat` as `suid-cat`, and every library that they name. */
 async function dynamicPrograms(paths: readonly string[]): Promise<TarEntry[]> {
   const libraries = new Set<string>();
   const entries: TarEntry[] = [];

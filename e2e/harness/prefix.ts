@@ -14,12 +14,15 @@ export interface Prefix {
   /** containerd's `certs.d` layout: one directory with a `hosts.toml` per registry host. */
   readonly hostsDir: string;
   readonly logsDir: string;
+  /** A cgroup for pods that name a parent. As the kubelet would, the harness makes and removes it. */
+  readonly cgroupParent: string;
   readonly network: NetworkSlot;
 }
 
 /** A short path, because a unix socket's holds 107 bytes. */
 export async function createPrefix(): Promise<Prefix> {
   const dir = await mkdtemp(join(tmpdir(), "ae2e-"));
+  const network = await takeNetworkSlot();
   const prefix: Prefix = {
     dir,
     rootDir: join(dir, "root"),
@@ -28,7 +31,8 @@ export async function createPrefix(): Promise<Prefix> {
     cniConfDir: join(dir, "net.d"),
     hostsDir: join(dir, "certs.d"),
     logsDir: join(dir, "logs"),
-    network: await takeNetworkSlot(),
+    cgroupParent: `/${network.bridge}`,
+    network,
   };
   for (const path of [prefix.rootDir, prefix.stateDir, prefix.cniConfDir, prefix.hostsDir, prefix.logsDir])
     await mkdir(path, { recursive: true });

@@ -1,4 +1,3 @@
-import { homedir } from "node:os";
 import { delimiter, join } from "node:path";
 
 /** The runtimes that the scenarios can drive. containerd is the reference: the suite is proven on it before it judges ours. */
@@ -18,9 +17,9 @@ export function keepsPrefixes(): boolean {
   return process.env["AURAE_CRI_E2E_KEEP"] === "1";
 }
 
-/** Where `tools/peers.sh` builds the peers: `bin/` with crictl, containerd, its shim and runc, and `cni/` with the plugins. */
+/** Where `tools/peers.sh` links the peers: `bin/` with crictl, containerd, its shim and runc, and `cni/` with the plugins. */
 export function peersDir(): string {
-  return process.env["AURAE_CRI_CACHE"] ?? join(homedir(), ".cache", "aurae-cri");
+  return join(repositoryDir, "build", "peers");
 }
 
 /** The environment of a daemon or tool: ours, with the peers first in PATH, and `extra`. */

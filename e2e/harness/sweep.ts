@@ -1,5 +1,6 @@
-import { readdir, readFile, readlink } from "node:fs/promises";
+import { readdir, readFile, readlink, rmdir } from "node:fs/promises";
 
+import { cgroupDirs } from "./cgroup.ts";
 import { runCommand } from "./command.ts";
 import type { Prefix } from "./prefix.ts";
 import { waitFor } from "./wait.ts";
@@ -11,6 +12,7 @@ import { waitFor } from "./wait.ts";
 export async function sweepPrefix(prefix: Prefix): Promise<void> {
   await endProcesses(prefix);
   for (const mountpoint of (await mountsBelow(prefix.dir)).reverse()) await runCommand("umount", ["-l", mountpoint]);
+  await removeCgroups(prefix.cgroupParent);
   // CNI never removes its bridge.
   await runCommand("ip", ["link", "delete", prefix.network.bridge]);
 }
@@ -39,6 +41,11 @@ async function belongsTo(prefix: Prefix, pid: string, ownNamespace: string): Pro
   if (commandLine.includes(`${prefix.dir}/`)) return true;
   if ((await readlink(`/proc/${pid}/ns/mnt`)) === ownNamespace) return false;
   return (await readFile(`/proc/${pid}/mountinfo`, "utf8")).includes(`${prefix.dir}/`);
+}
+
+/** Removes the cgroup that stands for the kubelet's, in every hierarchy. */
+async function removeCgroups(cgroup: string): Promise<void> {
+  for (const dir of await cgroupDirs(cgroup)) await rmdir(dir);
 }
 
 /** Mount points below `dir`, in the order they were made. */
