@@ -36,7 +36,7 @@ e2e: build ## End-to-end tests alone
 full: check test demo ## What must hold before a release: check, test, demo
 
 bench: build ## Compare with containerd and runc on this machine, in one run
-	@tools/peers.sh
+	@tools/peers.sh crictl containerd runc cni-plugins
 	@tools/run.sh node e2e/bench/run.ts
 
 demo: build ## From nothing to a running pod, told in text; leaves nothing behind

@@ -26,6 +26,8 @@ main() {
   # Two runs at once would fight over apt, the caches and node_modules.
   exec 9>"$cache/setup.lock"
   flock -n 9 || { echo "waiting for another setup ..." && flock 9; }
+  # What an interrupted run left.
+  rm -rf "$root"/.setup.??????
   install_packages 9>&-
   install_go 9>&-
   install_node_packages 9>&-
