@@ -9,6 +9,12 @@ export type HostFact =
   | { readonly code: "ERR_PROCESS_OUTPUT"; readonly file: string; readonly maxOutputBytes: number }
   | { readonly code: "ERR_PROCESS_NOT_READY"; readonly file: string; readonly logTail: string }
   | { readonly code: "ERR_AURAED_HOST"; readonly operation: string }
+  | {
+      readonly code: "ERR_SERVICE_NOTIFY";
+      readonly state: string;
+      readonly exitCode: number | undefined;
+      readonly signal: NodeJS.Signals | undefined;
+    }
   | { readonly code: "ERR_CGROUP_DRIVER"; readonly driver: string }
   | { readonly code: "ERR_CGROUP_PARENT"; readonly parent: string }
   | { readonly code: "ERR_CGROUP_NONE" };

@@ -1,0 +1,113 @@
+/** Arguments and environment to configuration, run until a signal, exit code. */
+import { parseCommand } from "./config/command.ts";
+import type { Config } from "./config/config.ts";
+import { type Environment, readEnvironment } from "./config/env.ts";
+import { ConfigError } from "./config/errors.ts";
+import { helpText } from "./config/help.ts";
+import { loadConfig } from "./config/load.ts";
+import { renderConfig, renderDefault } from "./config/render.ts";
+import { notifyServiceManager } from "./host/sd-notify.ts";
+import { messageOf } from "./lib/coded-error.ts";
+import { armFailpoints } from "./lib/failpoint.ts";
+import type { Log } from "./lib/log.ts";
+import { createLog } from "./lib/log-winston.ts";
+import { RUNTIME_NAME, RUNTIME_VERSION } from "./lib/version.ts";
+
+/** How long a drained process may be kept alive by something that was not closed. */
+const LINGER_MS = 5_000;
+
+async function main(argv: readonly string[], environment: Environment): Promise<number> {
+  const command = parseCommand(argv);
+  switch (command.kind) {
+    case "serve":
+      return await serve(loadConfig(command.flags), environment);
+    case "config-show":
+      return print(renderConfig(loadConfig(command.flags)));
+    case "config-validate":
+      loadConfig({ config: command.path });
+      return 0;
+    case "config-default":
+      return print(renderDefault());
+    case "version":
+      return print(`${RUNTIME_NAME} ${RUNTIME_VERSION} (CRI v1, Node ${process.versions.node})\n`);
+    case "help":
+      return print(helpText);
+  }
+}
+
+function print(text: string): number {
+  process.stdout.write(text);
+  return 0;
+}
+
+async function serve(config: Config, environment: Environment): Promise<number> {
+  armFailpoints(environment.failpoints);
+  await using log = createLog(config.log);
+  process.on("uncaughtExceptionMonitor", (error, origin) => log.error("crashed", { origin }, error));
+  const stop = stopOnSignals(log);
+  try {
+    await serveUntil(stop, config, { log, environment });
+    log.info("stopped");
+    return 0;
+  } catch (error) {
+    log.error("failed", {}, error);
+    return 1;
+  }
+}
+
+interface ServeModules {
+  readonly log: Log;
+  readonly environment: Environment;
+}
+
+async function serveUntil(stop: AbortSignal, config: Config, { log, environment }: ServeModules): Promise<void> {
+  log.info("starting", { version: RUNTIME_VERSION, pid: process.pid, root: config.root });
+  // Loaded only now: the other commands need none of it.
+  const { openDaemon } = await import("./daemon.ts");
+  await using _daemon = await openDaemon(config, { log, failpoints: environment.failpoints });
+  await notify(environment.notifySocket, "READY=1", log);
+  await aborted(stop);
+  log.info("stopping", { reason: messageOf(stop.reason) });
+  await notify(environment.notifySocket, "STOPPING=1", log);
+}
+
+/** Aborts with the first SIGTERM or SIGINT; the second ends the process at once. */
+function stopOnSignals(log: Log): AbortSignal {
+  const controller = new AbortController();
+  const onSignal = (signal: NodeJS.Signals, number: number): void => {
+    if (!controller.signal.aborted) return controller.abort(new Error(signal));
+    log.warn("second signal: leaving without waiting", { signal });
+    process.exit(128 + number);
+  };
+  process.on("SIGTERM", onSignal);
+  process.on("SIGINT", onSignal);
+  return controller.signal;
+}
+
+async function aborted(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return;
+  await new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
+}
+
+/** A manager that cannot be told is no reason to stop serving. */
+async function notify(socket: string | undefined, state: string, log: Log): Promise<void> {
+  if (socket === undefined) return;
+  try {
+    await notifyServiceManager(socket, state, { signal: AbortSignal.timeout(LINGER_MS) });
+  } catch (error) {
+    log.warn("service manager not told", { state }, error);
+  }
+}
+
+/** Errors of the command line and the configuration are for the person who typed: no stack. */
+function explain(error: unknown): number {
+  if (!(error instanceof ConfigError)) throw error;
+  process.stderr.write(`aurae-cri: ${error.message.replaceAll("\n", "\naurae-cri: ")}\n`);
+  return 2;
+}
+
+process.exitCode = await main(process.argv.slice(2), readEnvironment(process.env)).catch(explain);
+setTimeout(() => {
+  process.stderr.write(`aurae-cri: ended with open handles: ${process.getActiveResourcesInfo().join(" ")}\n`);
+  process.exit();
+}, LINGER_MS).unref();
