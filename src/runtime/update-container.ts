@@ -20,7 +20,7 @@ export async function updateContainer(
 async function update(runtime: Runtime, container: Container, resources: Resources, options: { readonly signal: AbortSignal }): Promise<void> {
   const { phase } = container.record.state;
   if (phase !== "created" && phase !== "running") throw wrongState("container", container.id, phase, "only a CREATED or RUNNING container has resources");
-  const ociJson = Buffer.from(JSON.stringify(ociResources(resources)));
+  const ociJson = Buffer.from(JSON.stringify(ociResources(resources, runtime.options.hostFacts)));
   await container.pod.agent.call(PodServiceService.updateContainer, { containerId: container.id, ociResources: ociJson }, options);
   container.record = {
     ...container.record,

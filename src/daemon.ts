@@ -1,0 +1,140 @@
+import { mkdir } from "node:fs/promises";
+import { hostname } from "node:os";
+import { join } from "node:path";
+
+import type { Config } from "./config/config.ts";
+import type { Edge } from "./cri/adapter.ts";
+import { serve } from "./cri/server.ts";
+import { AuraedHost } from "./host/auraed.ts";
+import { readBootId } from "./host/boot-id.ts";
+import { isSystemdRunning, pickCgroupDriver } from "./host/cgroups.ts";
+import { AuraedLayerMounter } from "./host/layer-mounts.ts";
+import { readHostFacts } from "./host/oci-facts.ts";
+import { removeOwnCgroups } from "./host/own-cgroups.ts";
+import { openImages } from "./image/images.ts";
+import { KeyedQueue } from "./lib/keyed-queue.ts";
+import type { Log } from "./lib/log.ts";
+import { openNetwork } from "./netns/network.ts";
+import type { ContainerRecord } from "./runtime/container.ts";
+import { Names } from "./runtime/names.ts";
+import type { Virtualization } from "./runtime/placement.ts";
+import type { PodRecord } from "./runtime/pod.ts";
+import { recover } from "./runtime/recover.ts";
+import type { Runtime, RuntimeOptions } from "./runtime/runtime.ts";
+import { openInstanceId } from "./store/instance.ts";
+import { rebuild } from "./store/pod-records.ts";
+import { lockDirectory } from "./store/root-lock.ts";
+import { openStore } from "./store/store.ts";
+
+/** Longest state directory under which a pod's socket path still fits the 107 bytes that a unix address holds. */
+const MAX_STATE_DIR_BYTES = 107 - "/pods/0123456789abcdef/auraed.sock".length;
+
+/** Operations that may wait for one pod. */
+const MAX_WAITING_PER_POD = 256;
+
+/** Until the microVM exists the answer is the same on every node. */
+const NO_VIRTUALIZATION: Virtualization = {
+  available: false,
+  message: "this release of aurae-cri runs every pod flat: microVM pods are not built yet",
+};
+
+/**
+ * The composition root: makes every room from the configuration, brings back what the last daemon left, and serves. Disposing of the result
+ * drains the calls under way and closes the rooms in reverse; pods go on without the daemon.
+ */
+export async function openDaemon(config: Config, modules: { readonly log: Log; readonly failpoints: string }): Promise<AsyncDisposable> {
+  const { log } = modules;
+  await using stack = new AsyncDisposableStack();
+  checkStateDir(config.state);
+  stack.use(lockDirectory(config.root));
+  if (config.state !== config.root) stack.use(lockDirectory(config.state));
+  await mkdir(join(config.root, "pods"), { recursive: true, mode: 0o700 });
+  await mkdir(config.oci.bundleDir, { recursive: true, mode: 0o711 });
+
+  const instanceId = await openInstanceId(config.root);
+  const opened = await openStore({ path: join(config.root, "aurae-cri.db"), log: log.child({ room: "store" }), failpoints: modules.failpoints });
+  const store = stack.use(opened.store);
+  const complete = opened.condition === "opened";
+  if (!complete) await rebuildFromPods(config, store, log);
+
+  const network = stack.use(
+    await openNetwork(
+      { confDir: config.cni.confDir, binDirs: config.cni.binDirs, stateDir: join(config.root, "network"), instanceId },
+      { log: log.child({ room: "netns" }) },
+    ),
+  );
+  const images = stack.use(
+    await openImages(
+      {
+        rootDir: config.root,
+        stateDir: config.state,
+        hostsConfigPath: config.registry.configPath,
+        maxConcurrentDownloads: config.image.maxConcurrentDownloads,
+        noProgressTimeoutMs: config.image.noProgressTimeoutMs,
+        pinned: config.image.pinned,
+      },
+      { store, log: log.child({ room: "image" }), layerMounter: new AuraedLayerMounter({ auraedPath: config.auraed.path }) },
+    ),
+  );
+
+  const shutdown = new AbortController();
+  const options = await runtimeOptions(config, instanceId);
+  stack.defer(() => removeOwnCgroups(instanceId));
+  const actions = stack.use(new KeyedQueue({ maxWaiting: MAX_WAITING_PER_POD }));
+  stack.defer(() => shutdown.abort(new Error("the daemon is shutting down")));
+  const runtime: Runtime = {
+    options,
+    log: log.child({ room: "runtime" }),
+    store,
+    images,
+    network,
+    host: new AuraedHost({ auraedPath: config.auraed.path, ociRuntime: config.oci.runtime }),
+    pods: new Map(),
+    containers: new Map(),
+    podNames: new Names(),
+    containerNames: new Names(),
+    actions,
+    rates: new Map(),
+    shutdown: shutdown.signal,
+  };
+  await recover(runtime, { ...(await readRecords(runtime)), complete });
+  const edge: Edge = { runtime, log: log.child({ room: "cri" }), shutdown: shutdown.signal };
+  stack.use(await serve(config.listen, edge));
+  log.info("serving", { socket: config.listen, pods: runtime.pods.size, containers: runtime.containers.size, instanceId });
+  return stack.move();
+}
+
+function checkStateDir(stateDir: string): void {
+  if (Buffer.byteLength(stateDir) <= MAX_STATE_DIR_BYTES) return;
+  throw new Error(`state: '${stateDir}' is longer than ${MAX_STATE_DIR_BYTES} bytes, which leaves no room for the pods' socket paths: choose a shorter one`);
+}
+
+async function runtimeOptions(config: Config, instanceId: string): Promise<RuntimeOptions> {
+  return {
+    rootDir: config.root,
+    stateDir: config.state,
+    bundleDir: config.oci.bundleDir,
+    instanceId,
+    bootId: readBootId(),
+    nodeName: hostname(),
+    policy: config.placement.default,
+    virtualization: NO_VIRTUALIZATION,
+    cgroupDriver: pickCgroupDriver(config.cgroup.driver, { systemdRunning: isSystemdRunning() }),
+    hostFacts: await readHostFacts(),
+  };
+}
+
+async function rebuildFromPods(config: Config, store: Runtime["store"], log: Log): Promise<void> {
+  const { pods, bad } = await rebuild(store, join(config.root, "pods"));
+  for (const { path, reason } of bad) log.error("a pod's record cannot be read: its pod is left alone", { path, reason });
+  if (pods > 0) log.warn("rebuilt the database from the pods' own records", { pods });
+}
+
+/** Rows are what this program wrote: their shape is the record's, told by its `version`. */
+async function readRecords(runtime: Runtime) {
+  const [pods, containers] = await Promise.all([runtime.store.list("pod"), runtime.store.list("container")]);
+  return {
+    pods: pods.map(({ value }) => value as PodRecord),
+    containers: containers.map(({ value }) => value as ContainerRecord),
+  };
+}

@@ -1,0 +1,68 @@
+import type { ContainerConfig } from "./container-config.ts";
+import type { ContainerUser } from "./container.ts";
+import type { OciRlimit } from "./oci-types.ts";
+import type { NamespacePaths } from "./pod.ts";
+import type { ImageConfig } from "./ports.ts";
+import type { SandboxConfig } from "./sandbox-config.ts";
+
+/** Everything the OCI spec of a container depends on. All paths are as the auraed that runs the container sees them. */
+export interface OciSpecInput {
+  readonly sandbox: SandboxConfig;
+  readonly container: ContainerConfig;
+  readonly image: ImageConfig;
+  /** As looked up in the container's own root filesystem. */
+  readonly user: ContainerUser;
+  /** The pod's name as its processes see it; the node's on the host's network. */
+  readonly hostname: string;
+  readonly rootfsPath: string;
+  readonly namespaces: NamespacePaths;
+  /** pid namespace of the target container; needed exactly when the container's pid mode is `target`. */
+  readonly targetPidPath: string | undefined;
+  /** In the form that the cgroup driver takes. */
+  readonly cgroupsPath: string;
+  readonly podFiles: { readonly hosts: string; readonly resolvConf: string; readonly hostname: string; readonly shm: string };
+  /** For each of `container.mounts`, in order: the directory or file that is mounted, links followed. */
+  readonly mountSources: readonly string[];
+  /** Volumes that the image declares, each with its seeded directory. */
+  readonly imageVolumes: readonly { readonly containerPath: string; readonly sourcePath: string }[];
+  /** The container's devices, directories of them already expanded. */
+  readonly devices: readonly DeviceNode[];
+  /** Every device node of the host's /dev; used only when the container is privileged. */
+  readonly hostDevices: readonly DeviceNode[];
+  /** Text of the profile file; needed exactly when seccomp is of type `localhost`. */
+  readonly seccompProfile: string | undefined;
+  readonly host: HostFacts;
+}
+
+export interface DeviceNode {
+  readonly containerPath: string;
+  readonly type: "b" | "c";
+  readonly major: number;
+  readonly minor: number;
+  /** Permission bits. */
+  readonly fileMode: number;
+  readonly uid: number;
+  readonly gid: number;
+  /** What the device cgroup allows: some of r, w and m. */
+  readonly permissions: string;
+}
+
+/** What the kernel that runs the container offers. */
+export interface HostFacts {
+  /** As `process.arch` spells it. */
+  readonly arch: string;
+  /** Of the hierarchy that holds the memory controller: hybrid is 1. */
+  readonly cgroupVersion: 1 | 2;
+  /** The memory controller limits swap. */
+  readonly swapAccounting: boolean;
+  /** Sizes that the hugetlb controller can limit, such as `2MB`; empty without the controller. */
+  readonly hugepageSizes: readonly string[];
+  readonly seccomp: boolean;
+  /** Undefined: the kernel has no AppArmor. `defaultProfile` is the loaded profile that stands for the runtime's default; empty: none. */
+  readonly apparmor: { readonly defaultProfile: string } | undefined;
+  /** Number of the newest capability: /proc/sys/kernel/cap_last_cap. */
+  readonly lastCapability: number;
+  /** The lowest oom_score_adj the daemon may give: -1000 with CAP_SYS_RESOURCE, else its own. */
+  readonly oomScoreAdjFloor: number;
+  readonly rlimits: readonly OciRlimit[];
+}
