@@ -5,7 +5,7 @@ export function nearest(wrong: string, candidates: readonly string[]): string | 
   const asked = plain(wrong);
   const [best] = candidates
     .map((candidate) => ({ candidate, distance: distance(asked, plain(candidate)) }))
-    .filter(({ candidate, distance }) => distance <= Math.max(1, Math.floor(candidate.length / 3)))
+    .filter(({ candidate, distance }) => distance <= tolerance(candidate))
     .sort((a, b) => a.distance - b.distance);
   return best?.candidate;
 }
@@ -21,6 +21,11 @@ function distance(asked: string, candidate: string): number {
   const [ownName, theirName] = [asked, candidate].map((path) => path.slice(path.lastIndexOf(".") + 1));
   const whole = leven(asked, candidate);
   return ownName === theirName && asked !== candidate ? Math.min(whole, 1) : whole;
+}
+
+/** Two letters swapped are a distance of 2; the whole name replaced is no slip. */
+function tolerance(candidate: string): number {
+  return Math.min(candidate.length - 1, Math.max(2, Math.floor(candidate.length / 3)));
 }
 
 function plain(name: string): string {
