@@ -1,4 +1,3 @@
-import { existsSync } from "node:fs";
 import { rm } from "node:fs/promises";
 
 import { ImageSpec } from "../../api/gen/cri/v1/api.ts";
@@ -9,13 +8,15 @@ import type { DaemonStart } from "./daemon.ts";
 import { Daemon } from "./daemon.ts";
 import type { DaemonCommand } from "./daemon-command.ts";
 import { daemonCommand } from "./daemon-command.ts";
+import type { Snapshot } from "./leak-check.ts";
+import { hostBefore, leaksOf } from "./leaks.ts";
 import type { PodOptions } from "./pod.ts";
 import { Pod, sandboxConfig } from "./pod.ts";
 import type { Prefix } from "./prefix.ts";
 import { createPrefix, writeHosts } from "./prefix.ts";
 import { Registry } from "./registry.ts";
 import type { RuntimeKind } from "./settings.ts";
-import { keepsPrefixes, runtimeUnderTest } from "./settings.ts";
+import { keepsPrefixes, leaksFail, runtimeUnderTest } from "./settings.ts";
 import { sweepPrefix } from "./sweep.ts";
 
 export interface NodeOptions {
@@ -32,6 +33,7 @@ export class Node implements AsyncDisposable {
   readonly crictl: Crictl;
   readonly clients: CriClients;
   readonly #command: DaemonCommand;
+  readonly #before: Snapshot;
   readonly #resources: AsyncDisposableStack;
   #daemon: Daemon | undefined;
 
@@ -42,6 +44,7 @@ export class Node implements AsyncDisposable {
     this.crictl = parts.crictl;
     this.clients = parts.clients;
     this.#command = parts.command;
+    this.#before = parts.before;
     this.#resources = parts.resources;
   }
 
@@ -60,8 +63,9 @@ export class Node implements AsyncDisposable {
     const clients = stack.use(connectCri(prefix.socketPath));
     const crictl = await Crictl.create(prefix);
     const command = await daemonCommand(kind, prefix, { pauseReference: registry.reference("pause") });
+    const before = await hostBefore();
     const resources = stack.move();
-    const node = new Node({ kind, prefix, registry, crictl, clients, command, resources });
+    const node = new Node({ kind, prefix, registry, crictl, clients, command, before, resources });
     try {
       await node.startDaemon();
       if (kind === "containerd") await node.pull("pause");
@@ -123,14 +127,23 @@ export class Node implements AsyncDisposable {
     }
   }
 
-  /** Drains and stops the daemon, then deletes the prefix. Only processes that name the prefix are ended. */
+  /**
+   * Drains and stops the daemon, looks for what it left on the host, then deletes the prefix. A leak is an error, thrown when all is gone. Only
+   * processes of the prefix are ended.
+   */
   async [Symbol.asyncDispose](): Promise<void> {
+    await using _ = this.#resources;
     try {
-      if (this.#daemon?.isRunning === true && existsSync(this.prefix.socketPath)) await this.drain();
+      if (this.#daemon !== undefined && !this.#daemon.isRunning) await this.startDaemon();
+      if (this.#daemon !== undefined) await this.drain();
     } finally {
       await this.#daemon?.stop();
-      await this.#resources.disposeAsync();
     }
+    const leaks = await leaksOf(this.prefix, this.#before);
+    if (leaks.length === 0) return;
+    const message = `the runtime left behind:\n  ${leaks.join("\n  ")}`;
+    if (leaksFail()) throw new Error(message);
+    console.error(message);
   }
 }
 
@@ -141,6 +154,7 @@ interface NodeParts {
   readonly crictl: Crictl;
   readonly clients: CriClients;
   readonly command: DaemonCommand;
+  readonly before: Snapshot;
   readonly resources: AsyncDisposableStack;
 }
 

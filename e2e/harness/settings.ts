@@ -19,7 +19,12 @@ export function keepsPrefixes(): boolean {
 
 /** Where `tools/peers.sh` links the peers: `bin/` with crictl, containerd, its shim and runc, and `cni/` with the plugins. */
 export function peersDir(): string {
-  return join(repositoryDir, "build", "peers");
+  return process.env["AURAE_CRI_E2E_PEERS"] ?? join(repositoryDir, "build", "peers");
+}
+
+/** `AURAE_CRI_E2E_LEAKS=report` prints leaks instead of failing: for a host on which others work at the same time. */
+export function leaksFail(): boolean {
+  return process.env["AURAE_CRI_E2E_LEAKS"] !== "report";
 }
 
 /** The environment of a daemon or tool: ours, with the peers first in PATH, and `extra`. */

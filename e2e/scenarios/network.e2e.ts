@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { readdir, readFile, readlink, rename } from "node:fs/promises";
+import { readFile, readlink, rename } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -9,6 +9,7 @@ import { status } from "@grpc/grpc-js";
 import { NamespaceMode, PodSandboxConfig } from "../../api/gen/cri/v1/api.ts";
 import { assertRefused } from "../harness/assertions.ts";
 import { unary } from "../harness/cri-client.ts";
+import { leases } from "../harness/leaks.ts";
 import { freePort } from "../harness/ports.ts";
 import { useNode } from "../harness/use-node.ts";
 import { waitFor } from "../harness/wait.ts";
@@ -19,12 +20,6 @@ const hostNetwork = { network: NamespaceMode.NODE, pid: NamespaceMode.CONTAINER 
 
 async function get(url: string): Promise<string> {
   return await (await fetch(url, { signal: AbortSignal.timeout(2000), headers: { connection: "close" } })).text();
-}
-
-/** Addresses that the CNI address manager still has leased. */
-async function leases(): Promise<string[]> {
-  const dir = join(node().prefix.dir, "ipam", node().prefix.network.bridge);
-  return (await readdir(dir)).filter((name) => /^\d+\.\d+\.\d+\.\d+$/.test(name));
 }
 
 async function networkReady() {
@@ -46,12 +41,12 @@ test("a pod's address is in its namespace and answers the host and other pods", 
 });
 
 test("addresses are given back when the pod stops", async () => {
-  const before = await leases();
+  const before = await leases(node().prefix);
   await using pod = await node().runPod();
   const ip = (await pod.status()).network?.ip ?? "";
-  assert.ok((await leases()).includes(ip));
+  assert.ok((await leases(node().prefix)).includes(ip));
   await pod.stop();
-  assert.deepEqual(await leases(), before);
+  assert.deepEqual(await leases(node().prefix), before);
 });
 
 test("a hostPort leads to the pod from 127.0.0.1, and ends with it", async () => {
@@ -107,11 +102,11 @@ test("sysctls of the pod's namespaces", async () => {
 
 test("a sysctl of the whole host is refused and leaves nothing", async () => {
   const { runtime } = node().clients;
-  const before = await leases();
+  const before = await leases(node().prefix);
   const refused = node().runPod({ linux: { sysctls: { "kernel.panic": "7" } } });
   await assertRefused(node().kind, refused, { code: status.INVALID_ARGUMENT, message: /kernel\.panic/ });
   assert.deepEqual((await unary(runtime, runtime.listPodSandbox, { filter: undefined })).items, []);
-  assert.deepEqual(await leases(), before);
+  assert.deepEqual(await leases(node().prefix), before);
 });
 
 test("without a CNI configuration the network is not ready and pods are refused", async () => {

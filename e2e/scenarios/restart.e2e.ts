@@ -1,0 +1,193 @@
+import assert from "node:assert/strict";
+import { globSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { beforeEach, test } from "node:test";
+import type { ServiceError } from "@grpc/grpc-js";
+import { status } from "@grpc/grpc-js";
+
+import { ContainerState, PodSandboxState } from "../../api/gen/cri/v1/api.ts";
+import { unary } from "../harness/cri-client.ts";
+import { leases } from "../harness/leaks.ts";
+import { Pod, sandboxConfig } from "../harness/pod.ts";
+import { repositoryDir, runtimeUnderTest } from "../harness/settings.ts";
+import { useNode } from "../harness/use-node.ts";
+import { waitFor } from "../harness/wait.ts";
+
+const node = useNode({ images: ["busybox", "other"] });
+const oursOnly = runtimeUnderTest() === "containerd" ? "failpoints are ours" : false;
+
+beforeEach(async () => {
+  if (!node().daemon.isRunning) await node().startDaemon();
+});
+
+/** Numbered lines, fast, with a last one on SIGTERM. */
+const counter = ["/bin/sh", "-c", "trap 'echo end; exit 21' TERM; i=0; while :; do i=$((i+1)); echo $i; usleep 2000; done"];
+
+test("kill -9 while containers run: they go on, and so does everything about them", async () => {
+  await using pod = await node().runPod();
+  const before = await pod.status();
+  const running = await pod.start({ command: counter });
+  const waiting = await pod.create({ command: ["/bin/sh", "-c", "echo started later; exit 4"] });
+  const ended = await pod.start({ command: ["/bin/sh", "-c", "exit 5"] });
+  const endsMeanwhile = await pod.start({ command: ["/bin/sh", "-c", "sleep 0.5; echo meanwhile; exit 6"] });
+  await ended.waitExited();
+  const pidBefore = await running.shell("cut -d' ' -f22 /proc/1/stat");
+
+  await node().kill9();
+  // The reference writes logs in its daemon, so they wait.
+  if (node().kind === "aurae-cri") {
+    const lines = (await running.logLines()).length;
+    await waitFor("the log to go on without the daemon", async () => (await running.logLines()).length > lines + 50);
+    await waitFor("a container to end without the daemon", async () => (await endsMeanwhile.logText("stdout")) === "meanwhile\n");
+  }
+  await node().startDaemon();
+
+  assert.deepEqual(await pod.status(), before);
+  assert.equal((await running.status()).state, ContainerState.CONTAINER_RUNNING);
+  assert.equal((await waiting.status()).state, ContainerState.CONTAINER_CREATED);
+  assert.equal((await ended.status()).exitCode, 5);
+  assert.equal((await endsMeanwhile.waitExited()).exitCode, 6);
+  assert.equal(await running.shell("cut -d' ' -f22 /proc/1/stat"), pidBefore, "the same process");
+  await waiting.start();
+  assert.equal((await waiting.waitExited()).exitCode, 4);
+  assert.equal(await waiting.logText("stdout"), "started later\n");
+  await running.reopenLog();
+  await running.stop(10);
+  assert.equal((await running.status()).exitCode, 21);
+  const text = await running.logText("stdout");
+  const numbers = text.trimEnd().split("\n");
+  assert.equal(numbers.pop(), "end");
+  numbers.forEach((line, index) => assert.equal(Number(line), index + 1, "no line lost or repeated"));
+});
+
+test("SIGTERM and a new start change nothing either", async () => {
+  await using pod = await node().runPod();
+  const container = await pod.start({ command: counter });
+  await node().restart();
+  assert.equal((await container.exec(["/bin/echo", "still"])).stdout, "still\n");
+  await using second = await node().runPod();
+  assert.notEqual((await second.status()).network?.ip, (await pod.status()).network?.ip);
+  await container.stop(10);
+  assert.equal((await container.status()).exitCode, 21);
+});
+
+test("a pod can be stopped and removed by a daemon that did not start it", async () => {
+  const pod = await node().runPod();
+  await pod.start();
+  await node().kill9();
+  await node().startDaemon();
+  await pod[Symbol.asyncDispose]();
+  const { runtime } = node().clients;
+  assert.deepEqual((await unary(runtime, runtime.listPodSandbox, { filter: undefined })).items, []);
+  assert.deepEqual(await leases(node().prefix), []);
+});
+
+test("images survive", async () => {
+  const { image } = node().clients;
+  const list = async () => (await unary(image, image.listImages, { filter: undefined })).images;
+  const before = await list();
+  await node().kill9();
+  await node().startDaemon();
+  assert.deepEqual(await list(), before);
+});
+
+/** Every failpoint that the daemon's source names, store and network included. */
+function failpoints(): string[] {
+  const sources = globSync("src/**/*.ts", { cwd: repositoryDir, exclude: (name) => name.endsWith(".test.ts") });
+  const names = sources.flatMap((path) =>
+    [...readFileSync(join(repositoryDir, path), "utf8").matchAll(/failpoint\("([^"]+)"\)/g)].map((match) => match[1] ?? ""),
+  );
+  return [...new Set(names)].toSorted();
+}
+
+/** The daemon is gone: its connection broke, or it was never there. */
+function isDeath(error: unknown): boolean {
+  const { code } = error as ServiceError;
+  return code === status.UNAVAILABLE || code === status.CANCELLED || code === status.INTERNAL || code === status.UNKNOWN;
+}
+
+/**
+ * A call that the armed daemon may die of. If it does, a daemon without failpoints gets the identical call, which must succeed; then an armed one
+ * takes over again for what follows. Returns whether the daemon died.
+ */
+async function survive<T>(name: string, call: () => Promise<T>): Promise<{ readonly result: T; readonly died: boolean }> {
+  try {
+    return { result: await call(), died: false };
+  } catch (error) {
+    if (!isDeath(error)) throw error;
+    await waitFor(`the daemon to die of ${name} after ${String(error)}`, () => !node().daemon.isRunning, { timeoutMs: 3000 });
+  }
+  await node().startDaemon();
+  const result = await call();
+  await node().kill9();
+  await node().startDaemon({ failpoints: `${name}=kill` });
+  return { result, died: true };
+}
+
+/** The life of a pod, each step repeated when the daemon dies in it. Returns the steps it died in. */
+async function lifeUnder(name: string): Promise<string[]> {
+  const { runtime } = node().clients;
+  const deaths: string[] = [];
+  const step = async <T>(label: string, call: () => Promise<T>): Promise<T> => {
+    const { result, died } = await survive(name, call);
+    if (died) deaths.push(label);
+    return result;
+  };
+  const config = sandboxConfig(node().prefix);
+  const { podSandboxId } = await step("run", () => unary(runtime, runtime.runPodSandbox, { config, runtimeHandler: "" }));
+  const pod = new Pod({ node: node(), id: podSandboxId, config });
+  const containerConfig = pod.containerConfig({ command: counter });
+  const create = () => unary(runtime, runtime.createContainer, { podSandboxId, config: containerConfig, sandboxConfig: config });
+  const { containerId } = await step("create", create);
+  // A start that took effect before the daemon died is told by the state, as the kubelet would see it.
+  await step("start", async () => {
+    const { status: described } = await unary(runtime, runtime.containerStatus, { containerId, verbose: false });
+    if (described?.state !== ContainerState.CONTAINER_RUNNING) await unary(runtime, runtime.startContainer, { containerId });
+  });
+  await step("exec", async () => {
+    const { exitCode } = await unary(runtime, runtime.execSync, { containerId, cmd: ["/bin/true"], timeout: 10n });
+    assert.equal(exitCode, 0);
+  });
+  await step("stop", () => unary(runtime, runtime.stopContainer, { containerId, timeout: 10n }));
+  await step("status", async () => {
+    const { status: described } = await unary(runtime, runtime.containerStatus, { containerId, verbose: false });
+    assert.equal(described?.exitCode, 21);
+  });
+  await step("remove", () => unary(runtime, runtime.removeContainer, { containerId }));
+  await step("stop pod", () => unary(runtime, runtime.stopPodSandbox, { podSandboxId }));
+  await step("remove pod", () => unary(runtime, runtime.removePodSandbox, { podSandboxId }));
+  return deaths;
+}
+
+test("death at every failpoint: the identical retry works and nothing is left", { skip: oursOnly }, async (t) => {
+  const { runtime } = node().clients;
+  const notReached: string[] = [];
+  for (const name of failpoints()) {
+    await t.test(name, async (each) => {
+      await node().kill9();
+      await node().startDaemon({ failpoints: `${name}=kill` });
+      const deaths = await lifeUnder(name);
+      if (deaths.length === 0) notReached.push(name);
+      each.diagnostic(`${name}: died in ${deaths.join(", ") || "no step"}`);
+      await node().kill9();
+      await node().startDaemon();
+      assert.deepEqual((await unary(runtime, runtime.listPodSandbox, { filter: undefined })).items, []);
+      assert.deepEqual((await unary(runtime, runtime.listContainers, { filter: undefined })).containers, []);
+      assert.deepEqual(await leases(node().prefix), []);
+    });
+  }
+  t.diagnostic(`not on the way of a pod's life: ${notReached.join(", ") || "none"}`);
+});
+
+test("a call whose client gave up is finished, and its retry gets the result", async () => {
+  const { runtime } = node().clients;
+  const config = sandboxConfig(node().prefix);
+  const impatient = unary(runtime, runtime.runPodSandbox, { config, runtimeHandler: "" }, { timeoutMs: 30 });
+  await assert.rejects(impatient, { code: status.DEADLINE_EXCEEDED });
+  // The reference rolls back what the client no longer waits for and refuses the name until then.
+  const retry = () => unary(runtime, runtime.runPodSandbox, { config, runtimeHandler: "" });
+  const { podSandboxId } = node().kind === "containerd" ? await waitFor("the name to be free", retry) : await retry();
+  await using pod = new Pod({ node: node(), id: podSandboxId, config });
+  assert.equal((await pod.status()).state, PodSandboxState.SANDBOX_READY);
+  assert.equal((await unary(runtime, runtime.listPodSandbox, { filter: undefined })).items.length, 1);
+});
