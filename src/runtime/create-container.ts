@@ -10,7 +10,7 @@ import type { Image } from "./ports.ts";
 import { bundleDir, discard } from "./remove-container.ts";
 import { Container, containerScratchDir, containerStateDir, type Pod, type Runtime } from "./runtime.ts";
 import { saveContainer } from "./save.ts";
-import { specOf } from "./container-spec.ts";
+import { checkAgainstPod, specOf } from "./container-spec.ts";
 import { effectiveStopSignal } from "./stop-signal.ts";
 import { userQueryOf } from "./user-query.ts";
 
@@ -49,6 +49,7 @@ async function create(runtime: Runtime, pod: Pod, request: CreateContainerReques
   readySandbox(pod);
   const image = imageOf(runtime, request.config);
   const container = new Container(newRecord(pod, request.config, image), pod);
+  checkAgainstPod(container);
   pod.containers.set(container.id, container);
   runtime.containers.set(container.id, container);
   await using rollback = new AsyncDisposableStack();

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { Agent } from "../agent/agent.ts";
 import type { Log } from "../lib/log.ts";
 import type { CgroupDriver } from "../host/cgroups.ts";
-import type { HostFacts } from "./oci-spec.ts";
+import type { HostFacts } from "./oci-input.ts";
 import type { ContainerEvent, ContainerRecord } from "./container.ts";
 import { nextContainerState } from "./container.ts";
 import { Names } from "./names.ts";
