@@ -35,8 +35,8 @@ else
   check "structure" node --test --test-reporter=dot "tools/*.test.ts"
   check "generated code" tools/proto.sh --check
   check "shellcheck" shellcheck -x tools/*.sh .ci/run
-  check "rustfmt" rust fmt --check
-  check "clippy" tools/build-auraed.sh clippy --locked --all-targets --quiet -- -D warnings
+  check "rustfmt" rust fmt --check -- --color never
+  check "clippy" tools/build-auraed.sh clippy --locked --all-targets --quiet --color never -- -D warnings -D clippy::too_many_lines
 fi
 
 if [ ${#failed[@]} -gt 0 ]; then
