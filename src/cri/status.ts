@@ -89,6 +89,41 @@ function agentCode(fact: AgentFact): status {
   }
 }
 
-function imageStatus(_fact: ImageFact, details: string): GrpcStatus {
-  return { code: status.INTERNAL, details };
+/** The kubelet tells an unavailable registry by the message's prefix, on code Unknown. */
+function imageStatus(fact: ImageFact, details: string): GrpcStatus {
+  if (fact.code === "ERR_REGISTRY_UNAVAILABLE") return { code: status.UNKNOWN, details: `RegistryUnavailable: ${details}` };
+  return { code: imageCode(fact), details };
+}
+
+function imageCode(fact: Exclude<ImageFact, { code: "ERR_REGISTRY_UNAVAILABLE" }>): status {
+  switch (fact.code) {
+    case "ERR_INVALID_REFERENCE":
+    case "ERR_AMBIGUOUS_REFERENCE":
+      return status.INVALID_ARGUMENT;
+    case "ERR_IMAGE_NOT_FOUND":
+    case "ERR_REGISTRY_NOT_FOUND":
+      return status.NOT_FOUND;
+    case "ERR_REGISTRY_UNAUTHORIZED":
+      return status.UNAUTHENTICATED;
+    case "ERR_HOSTS_TOML":
+    case "ERR_MANIFEST":
+    case "ERR_UNSUPPORTED_MEDIA_TYPE":
+    case "ERR_NO_MATCHING_PLATFORM":
+    case "ERR_LAYER_MALFORMED":
+      return status.FAILED_PRECONDITION;
+    case "ERR_LAYER_LIMIT":
+    case "ERR_NO_SPACE":
+      return status.RESOURCE_EXHAUSTED;
+    case "ERR_DIGEST_MISMATCH":
+      return status.DATA_LOSS;
+    case "ERR_PULL_ABORTED":
+      return fact.timedOut ? status.DEADLINE_EXCEEDED : status.CANCELLED;
+    case "ERR_IMAGES_CLOSED":
+      return status.UNAVAILABLE;
+    case "ERR_REGISTRY_RESPONSE":
+    case "ERR_IMAGE_IO":
+      return status.INTERNAL;
+    default:
+      return unreachable(fact);
+  }
 }
