@@ -82,10 +82,11 @@ export async function collectGarbage(
   options: CallOptions,
 ): Promise<void> {
   if (!atLeast(network.cniVersion, "1.1.0")) return;
+  // The first text of the spec named the key without "valid".
   const valid = containerIds.map((containerID) => ({ containerID, ifname: POD_INTERFACE }));
   const failures: unknown[] = [];
   for (const plugin of network.plugins) {
-    const config = { ...networkConfig(network, plugin), "cni.dev/valid-attachments": valid };
+    const config = { ...networkConfig(network, plugin), "cni.dev/valid-attachments": valid, "cni.dev/attachments": valid };
     const call = callPlugin({ plugin: plugin.type, command: "GC", config, variables: {} }, host, options);
     await call.catch((error: unknown) => failures.push(error));
   }

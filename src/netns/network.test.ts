@@ -162,11 +162,15 @@ test("an undo that fails is tried again without anybody asking", async () => {
 test("DEL uses the configuration and result of ADD, whatever became of the file and the namespace", async () => {
   await using bed = await createFakeBed();
   const { fakes } = bed;
+  const netns = await bed.addNamespace("a");
   {
     await using network = await openNetwork(bed.options, { log: silentLog });
-    await network.attach(requestFor("pod1", await bed.addNamespace("a")), { signal });
+    await network.attach(requestFor("pod1", netns), { signal });
   }
   await bed.removeNamespace("a");
+  // As after a reboot: the file is there, the namespace under it is not.
+  await writeFile(netns, "");
+  bed.defer(() => rm(netns));
   await rm(join(bed.options.confDir, "10-test.conflist"));
   await fakes.forget();
   await using network = await openNetwork(bed.options, { log: silentLog });
@@ -175,7 +179,7 @@ test("DEL uses the configuration and result of ADD, whatever became of the file 
   const calls = await fakes.calls();
   assert.deepEqual(await fakes.sequence(), ["DEL second", "DEL first"]);
   assert.deepEqual(
-    calls.map(({ netns, config }) => [netns, "prevResult" in config]),
+    calls.map((call) => [call.netns, "prevResult" in call.config]),
     [
       ["", true],
       ["", true],
@@ -258,6 +262,21 @@ test("a bad request names its field and runs nothing", async () => {
   }
   await network.detach("never-attached", { signal });
   assert.deepEqual(await fakes.sequence(), []);
+});
+
+test("closing cancels what attaches and leaves nothing of it, and refuses what comes", async () => {
+  await using bed = await createFakeBed();
+  const { fakes } = bed;
+  const network = await openNetwork(bed.options, { log: silentLog });
+  await fakes.behave("second", "ADD", "sleep 60");
+  const attach = network.attach(requestFor("pod1", await bed.addNamespace("a")), { signal });
+  const failed = assert.rejects(attach, failsWith("ERR_NETWORK_ABORTED", /the network room is closing/));
+  while ((await fakes.sequence()).length < 2) await sleep(5);
+  await network[Symbol.asyncDispose]();
+  await failed;
+  assert.deepEqual(await fakes.sequence(), ["ADD first", "ADD second", "DEL second", "DEL first"]);
+  assert.deepEqual(await readdir(bed.options.stateDir), []);
+  await assert.rejects(network.detach("pod1", { signal }), failsWith("ERR_NETWORK_CLOSED", /closing/));
 });
 
 test("GC names the attachments that are ours, with a network that knows it", async () => {
