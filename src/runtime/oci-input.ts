@@ -60,8 +60,8 @@ export interface HostFacts {
   readonly seccomp: boolean;
   /** Undefined: the kernel has no AppArmor. `defaultProfile` is the loaded profile that stands for the runtime's default; empty: none. */
   readonly apparmor: { readonly defaultProfile: string } | undefined;
-  /** Number of the newest capability: /proc/sys/kernel/cap_last_cap. */
-  readonly lastCapability: number;
+  /** The daemon's bounding set, by name: no container can have more. */
+  readonly capabilities: readonly string[];
   /** The lowest oom_score_adj the daemon may give: -1000 with CAP_SYS_RESOURCE, else its own. */
   readonly oomScoreAdjFloor: number;
   readonly rlimits: readonly OciRlimit[];

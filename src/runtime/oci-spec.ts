@@ -1,0 +1,22 @@
+import type { OciSpecInput } from "./oci-input.ts";
+import { ociLinux } from "./oci-linux.ts";
+import { ociMounts } from "./oci-mounts.ts";
+import { ociProcess } from "./oci-process.ts";
+import type { OciSpec } from "./oci-types.ts";
+
+/**
+ * The OCI runtime spec of a container. Pure: everything looked up on the node comes in with the input, and nothing of an image's labels or
+ * of any annotation goes out. Throws `ERR_INVALID` for a request that this node cannot honour.
+ *
+ * Sysctls are missing on purpose: they belong to the pod's namespaces, which auraed sets up once.
+ */
+export function buildOciSpec(input: OciSpecInput): OciSpec {
+  const process = ociProcess(input);
+  return {
+    ociVersion: "1.2.0",
+    process,
+    root: { path: input.rootfsPath, readonly: input.container.security.readonlyRootfs },
+    mounts: ociMounts(input),
+    linux: ociLinux(input, process.capabilities.bounding),
+  };
+}
