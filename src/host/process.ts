@@ -34,8 +34,8 @@ const DRAIN_MS = 500;
  * Runs a program to its end. A non-zero exit is a result, not an error. Abort, timeout and too much output kill its whole process
  * group, and the promise settles only when the program is gone.
  */
-export function run(command: Command, options: RunOptions): Promise<ProcessResult> {
-  if (options.signal.aborted) return Promise.reject(abortedError(command.file, options.signal));
+export async function run(command: Command, options: RunOptions): Promise<ProcessResult> {
+  if (options.signal.aborted) throw abortedError(command.file, options.signal);
   const { promise, resolve, reject } = Promise.withResolvers<ProcessResult>();
   const maxOutputBytes = options.maxOutputBytes ?? 1 << 20;
   const child = start(command);
@@ -75,7 +75,7 @@ export function run(command: Command, options: RunOptions): Promise<ProcessResul
   // A program may well end without reading its input.
   child.stdin?.on("error", () => {});
   child.stdin?.end(command.stdin);
-  return promise;
+  return await promise;
 }
 
 function start(command: Command): ChildProcess {
