@@ -64,7 +64,7 @@ async function serveUntil(stop: AbortSignal, config: Config, { log, environment 
   log.info("starting", { version: RUNTIME_VERSION, pid: process.pid, root: config.root });
   // Loaded only now: the other commands need none of it.
   const { openDaemon } = await import("./daemon.ts");
-  await using _daemon = await openDaemon(config, { log, failpoints: environment.failpoints });
+  await using _ = await openDaemon(config, { log, failpoints: environment.failpoints });
   await notify(environment.notifySocket, "READY=1", log);
   await aborted(stop);
   log.info("stopping", { reason: messageOf(stop.reason) });

@@ -6,7 +6,10 @@ import type { ConfigError } from "./errors.ts";
 test("commands", () => {
   for (const [line, command] of [
     ["serve", { kind: "serve", flags: {} }],
-    ["serve --config /c --root=/r --state /s --listen unix:///l", { kind: "serve", flags: { config: "/c", root: "/r", state: "/s", listen: "unix:///l" } }],
+    [
+      "serve --config /c --root=/r --state /s --listen unix:///l",
+      { kind: "serve", flags: { config: "/c", root: "/r", state: "/s", listen: "unix:///l" } },
+    ],
     ["serve -c /c", { kind: "serve", flags: { config: "/c" } }],
     ["config show --root /r", { kind: "config-show", flags: { root: "/r" } }],
     ["config validate /c", { kind: "config-validate", path: "/c" }],

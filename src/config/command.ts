@@ -1,4 +1,4 @@
-import { parseArgs, type ParseArgsOptionsConfig } from "node:util";
+import { type ParseArgsOptionsConfig, parseArgs } from "node:util";
 import { messageOf } from "../lib/coded-error.ts";
 import { usageError } from "./errors.ts";
 import type { ConfigFlags } from "./load.ts";

@@ -63,7 +63,9 @@ export function integerKind(min: number, max: number): Kind<number> {
   return {
     name,
     decode: (value) =>
-      typeof value === "number" && Number.isSafeInteger(value) && value >= min && value <= max ? { ok: true, value } : { ok: false, want: name },
+      typeof value === "number" && Number.isSafeInteger(value) && value >= min && value <= max
+        ? { ok: true, value }
+        : { ok: false, want: name },
     encode: (value) => value,
   };
 }

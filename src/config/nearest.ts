@@ -4,9 +4,9 @@ import leven from "leven";
 export function nearest(wrong: string, candidates: readonly string[]): string | undefined {
   const asked = plain(wrong);
   const [best] = candidates
-    .map((candidate) => ({ candidate, distance: distance(asked, plain(candidate)) }))
-    .filter(({ candidate, distance }) => distance <= tolerance(candidate))
-    .sort((a, b) => a.distance - b.distance);
+    .map((candidate) => ({ candidate, away: distance(asked, plain(candidate)) }))
+    .filter(({ candidate, away }) => away <= tolerance(candidate))
+    .sort((a, b) => a.away - b.away);
   return best?.candidate;
 }
 

@@ -66,7 +66,12 @@ function readEntry(node: AST.TOMLKeyValue, prefix: readonly string[], into: Read
     for (const entry of node.value.body) readEntry(entry, path, into);
     return;
   }
-  into.entries.push({ path: path.join("."), value: valueOf(node.value), where: place(node.key, into), whereValue: place(node.value, into) });
+  into.entries.push({
+    path: path.join("."),
+    value: valueOf(node.value),
+    where: place(node.key, into),
+    whereValue: place(node.value, into),
+  });
 }
 
 function valueOf(node: AST.TOMLContentNode): TomlValue | undefined {

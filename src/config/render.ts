@@ -28,7 +28,11 @@ function renderRows(valueOf: (row: SchemaRow) => unknown, withComments: boolean)
       if (withComments) lines.push(comment(row.table?.meaning ?? ""));
       lines.push(`[${row.table?.toml}]`);
     }
-    if (withComments) lines.push(...(table === row.table && lines.at(-1)?.startsWith("[") ? [] : [""]), comment(`${row.key.meaning} (${row.key.kind.name})`));
+    if (withComments)
+      lines.push(
+        ...(table === row.table && lines.at(-1)?.startsWith("[") ? [] : [""]),
+        comment(`${row.key.meaning} (${row.key.kind.name})`),
+      );
     lines.push(`${row.key.toml} = ${tomlText(encode(row, valueOf(row)))}`);
   }
   return `${lines.join("\n").trimStart()}\n`;

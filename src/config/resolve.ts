@@ -2,7 +2,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type { Config } from "./config.ts";
 import { type Problem, problemsError } from "./errors.ts";
-import type { Decoded, TomlValue } from "./kinds.ts";
+import type { Decoded, Kind, TomlValue } from "./kinds.ts";
 import { didYouMean } from "./nearest.ts";
 import type { RawConfig, RawEntry } from "./read.ts";
 import { type SchemaRow, schemaRows } from "./schema.ts";
@@ -30,7 +30,7 @@ function assemble(rows: readonly SchemaRow[], written: ReadonlyMap<string, RawEn
   let sound = true;
   for (const { key, path, property } of rows) {
     const entry = written.get(path);
-    const decoded: Decoded<unknown> = entry === undefined ? { ok: true, value: key.fallback } : decode(entry, key.kind.decode);
+    const decoded: Decoded<unknown> = entry === undefined ? { ok: true, value: key.fallback } : decode(entry, key.kind);
     if (!decoded.ok) {
       sound = false;
       problems.push({ where: entry?.whereValue ?? path, message: `${path}: want ${decoded.want}${found(entry?.value)}` });
@@ -44,9 +44,9 @@ function assemble(rows: readonly SchemaRow[], written: ReadonlyMap<string, RawEn
   return sound ? (config as unknown as Config) : undefined;
 }
 
-function decode(entry: RawEntry, decodeValue: (value: TomlValue) => Decoded<unknown>): Decoded<unknown> {
-  // An empty date or table would not get past any kind: let each say what it wants.
-  return decodeValue(entry.value ?? Number.NaN);
+function decode(entry: RawEntry, kind: Kind<unknown>): Decoded<unknown> {
+  // What is no value of ours (a date, a mixed list) must fail in every kind, so that each says what it wants: NaN does.
+  return kind.decode(entry.value ?? Number.NaN);
 }
 
 function found(value: TomlValue | undefined): string {

@@ -47,28 +47,73 @@ const positive = integerKind(1, Number.MAX_SAFE_INTEGER);
 
 /** Every key there is. Validation, `config default`, `config show` and the reference in docs are made from it. */
 export const schema: SchemaOf<Config> = {
-  root: key("root", pathKind, "/var/lib/aurae-cri", "Directory of what survives a reboot: database, images, a record per pod. Held by one daemon at a time."),
-  state: key("state", pathKind, "/run/aurae-cri", "Directory of what does not survive a reboot: sockets of the pods, pinned namespaces. Belongs on a tmpfs."),
-  listen: key("listen", unixUrlKind, "/run/aurae/aurae-cri.sock", "Socket that the kubelet and crictl connect to. Its directory is made; a stale socket is taken over."),
+  root: key(
+    "root",
+    pathKind,
+    "/var/lib/aurae-cri",
+    "Directory of what survives a reboot: database, images, a record per pod. Held by one daemon at a time.",
+  ),
+  state: key(
+    "state",
+    pathKind,
+    "/run/aurae-cri",
+    "Directory of what does not survive a reboot: sockets of the pods, pinned namespaces. Belongs on a tmpfs.",
+  ),
+  listen: key(
+    "listen",
+    unixUrlKind,
+    "/run/aurae/aurae-cri.sock",
+    "Socket that the kubelet and crictl connect to. Its directory is made; a stale socket is taken over.",
+  ),
 
   log: table("log", "What the daemon writes to stderr.", {
-    level: key("level", choiceKind("error", "warn", "info", "debug"), "info", "Lines below this level are dropped. info is one line per CRI call and per change of a pod."),
-    format: key("format", choiceKind("json", "console"), "json", "json is one object per line, for a log collector; console is for reading."),
+    level: key(
+      "level",
+      choiceKind("error", "warn", "info", "debug"),
+      "info",
+      "Lines below this level are dropped. info is one line per CRI call and per change of a pod.",
+    ),
+    format: key(
+      "format",
+      choiceKind("json", "console"),
+      "json",
+      "json is one object per line, for a log collector; console is for reading.",
+    ),
   }),
 
   cni: table("cni", "How a pod gets its network.", {
-    confDir: key("conf_dir", pathKind, "/etc/cni/net.d", "Directory of CNI configurations; the first by name is used, and changes are noticed. Without one the node reports NetworkReady=false."),
+    confDir: key(
+      "conf_dir",
+      pathKind,
+      "/etc/cni/net.d",
+      "Directory of CNI configurations; the first by name is used, and changes are noticed. Without one the node reports NetworkReady=false.",
+    ),
     binDirs: key("bin_dirs", listKind(pathKind, 1), ["/opt/cni/bin", "/usr/lib/cni"], "Directories of CNI plugins, searched in order."),
   }),
 
   registry: table("registry", "Where images come from.", {
-    configPath: key("config_path", pathOrNoneKind, "", 'Directory with a HOST[:PORT]/hosts.toml per registry, as containerd reads it: mirrors, plain HTTP, CAs. "" asks every registry itself.'),
+    configPath: key(
+      "config_path",
+      pathOrNoneKind,
+      "",
+      'Directory with a HOST[:PORT]/hosts.toml per registry, as containerd reads it: mirrors, plain HTTP, CAs. "" asks every registry itself.',
+    ),
   }),
 
   image: table("image", "Pulling and keeping images.", {
     maxConcurrentDownloads: key("max_concurrent_downloads", positive, 3, "Layers fetched at a time, over all pulls."),
-    noProgressTimeoutMs: key("no_progress_timeout", durationKind, 300_000, 'A pull that receives nothing for so long fails. "0s" waits forever.'),
-    pinned: key("pinned", listKind(textOrNoneKind), [], 'Images that the kubelet must not collect: globs over REPOSITORY:TAG, such as "registry.example/base/*".'),
+    noProgressTimeoutMs: key(
+      "no_progress_timeout",
+      durationKind,
+      300_000,
+      'A pull that receives nothing for so long fails. "0s" waits forever.',
+    ),
+    pinned: key(
+      "pinned",
+      listKind(textOrNoneKind),
+      [],
+      'Images that the kubelet must not collect: globs over REPOSITORY:TAG, such as "registry.example/base/*".',
+    ),
   }),
 
   vm: table("vm", "Pods that are microVMs.", {
@@ -83,8 +128,18 @@ export const schema: SchemaOf<Config> = {
   }),
 
   oci: table("oci", "How containers are run.", {
-    runtime: key("runtime", pathOrNoneKind, "", 'Program with the OCI runtime command line, such as "/usr/sbin/runc". "" is youki, built into auraed.'),
-    bundleDir: key("bundle_dir", pathKind, "/var/run/aurae/bundles", "Directory of the containers' OCI bundles; the same path inside a microVM."),
+    runtime: key(
+      "runtime",
+      pathOrNoneKind,
+      "",
+      'Program with the OCI runtime command line, such as "/usr/sbin/runc". "" is youki, built into auraed.',
+    ),
+    bundleDir: key(
+      "bundle_dir",
+      pathKind,
+      "/var/run/aurae/bundles",
+      "Directory of the containers' OCI bundles; the same path inside a microVM.",
+    ),
   }),
 
   placement: table("placement", "Which pods are microVMs.", {
@@ -98,11 +153,21 @@ export const schema: SchemaOf<Config> = {
 
   cgroup: table("cgroup", "How resources are accounted. Must agree with the kubelet, which asks for it at its start.", {
     driver: key("driver", choiceKind("auto", "cgroupfs", "systemd"), "auto", "auto is systemd where systemd is pid 1, else cgroupfs."),
-    defaultParent: key("default_parent", textOrNoneKind, "", 'Parent of pods that name none (crictl\'s). "" is "/aurae" under cgroupfs and "aurae.slice" under systemd.'),
+    defaultParent: key(
+      "default_parent",
+      textOrNoneKind,
+      "",
+      'Parent of pods that name none (crictl\'s). "" is "/aurae" under cgroupfs and "aurae.slice" under systemd.',
+    ),
   }),
 
   auraed: table("auraed", "The program that supervises each pod.", {
-    path: key("path", pathOrNoneKind, "", 'Its binary. "" is build/auraed beside the program if there is one, else /usr/lib/aurae-cri/auraed.'),
+    path: key(
+      "path",
+      pathOrNoneKind,
+      "",
+      'Its binary. "" is build/auraed beside the program if there is one, else /usr/lib/aurae-cri/auraed.',
+    ),
   }),
 
   streaming: table("streaming", "The server behind kubectl exec, attach and port-forward, reached through the kubelet.", {
@@ -132,7 +197,7 @@ export function schemaRows(): readonly SchemaRow[] {
       rows.push({ table: undefined, property: [property], path: node.toml, key: node });
       continue;
     }
-    for (const [inner, child] of Object.entries(node.keys as Record<string, AnyKey>)) {
+    for (const [inner, child] of Object.entries<AnyKey>(node.keys)) {
       rows.push({ table: node, property: [property, inner], path: `${node.toml}.${child.toml}`, key: child });
     }
   }

@@ -10,7 +10,8 @@ const actions = new Map<string, "kill" | "error">();
 export function armFailpoints(list: string): void {
   for (const item of list.split(",").filter((part) => part !== "")) {
     const [name, action] = item.split("=");
-    if (name === undefined || (action !== "kill" && action !== "error")) throw new Error(`failpoint '${item}': want name=kill or name=error`);
+    if (name === undefined || (action !== "kill" && action !== "error"))
+      throw new Error(`failpoint '${item}': want name=kill or name=error`);
     actions.set(name, action);
   }
 }

@@ -83,14 +83,17 @@ function oneLink(link: unknown): string {
 type Line = Record<string, unknown>;
 
 function jsonLine({ time, level, message, error, ...fields }: Line): string {
-  return JSON.stringify({ time, level, message, ...fields, error }, (_, value: unknown) => (typeof value === "bigint" ? String(value) : value));
+  return JSON.stringify({ time, level, message, ...fields, error }, (_, value: unknown) =>
+    typeof value === "bigint" ? String(value) : value,
+  );
 }
 
 function consoleLine({ time, level, message, error, stack, ...fields }: Line): string {
   const facts = Object.entries({ ...fields, error })
     .filter(([, value]) => value !== undefined)
     .map(([name, value]) => ` ${name}=${quoted(String(value))}`);
-  return `${time} ${String(level).padEnd(5)} ${message}${facts.join("")}${stack === undefined ? "" : `\n${stack}`}`;
+  const head = [time, String(level).padEnd(5), message].join(" ");
+  return `${head}${facts.join("")}${typeof stack === "string" ? `\n${stack}` : ""}`;
 }
 
 function quoted(text: string): string {

@@ -32,7 +32,7 @@ test("a database is rebuilt from the pods' own records; bad ones are reported an
     (await store.list("container")).map(({ id }) => id),
     ["c1", "c2"],
   );
-  assert.deepEqual(bad.map(({ path }) => path.split("/").at(-2)).sort(), ["empty", "moved", "newer", "torn"]);
+  assert.deepEqual(new Set(bad.map(({ path }) => path.split("/").at(-2))), new Set(["empty", "moved", "newer", "torn"]));
   assert.match(bad.find(({ path }) => path.includes("newer"))?.reason ?? "", /version 2, this release knows 1/);
 });
 

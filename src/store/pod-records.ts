@@ -77,7 +77,9 @@ async function perform(dir: string, records: PodRecords | undefined): Promise<vo
 }
 
 /** Reads the record of every pod directory below `podsDir`. A missing `podsDir` holds none. */
-export async function readPodRecords(podsDir: string): Promise<{ readonly records: readonly PodRecords[]; readonly bad: readonly BadPodRecord[] }> {
+export async function readPodRecords(
+  podsDir: string,
+): Promise<{ readonly records: readonly PodRecords[]; readonly bad: readonly BadPodRecord[] }> {
   const records: PodRecords[] = [];
   const bad: BadPodRecord[] = [];
   for (const podId of await directoriesOf(podsDir)) {

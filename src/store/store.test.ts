@@ -131,7 +131,7 @@ for (const [name, damage] of [
     const damaged = await readFile(path);
     const { store, condition } = await openStore({ path, log: silentLog });
     await using _ = store;
-    assert.ok(typeof condition === "object", String(condition));
+    assert.ok(typeof condition === "object", JSON.stringify(condition));
     assert.notEqual(condition.reason, "");
     assert.deepEqual(await readFile(condition.quarantined), damaged);
     assert.deepEqual(await store.list("pod"), []);

@@ -1,6 +1,4 @@
-import { once } from "node:events";
 import { Worker } from "node:worker_threads";
-import { joinSignals } from "../lib/abort.ts";
 import { messageOf, unreachable } from "../lib/coded-error.ts";
 import type { Log } from "../lib/log.ts";
 import type { RecordKind, RecordWrite, Store, StoredRecord } from "../runtime/ports.ts";
@@ -27,27 +25,45 @@ interface Pending {
 
 /** Opens or creates the database; a damaged one is moved aside, and `condition` says so. */
 export async function openStore(options: StoreOptions): Promise<{ readonly store: OpenStore; readonly condition: StoreCondition }> {
-  const workerData: WorkerStart = { path: options.path, failpoints: options.failpoints ?? "" };
+  const { path, log } = options;
+  const workerData: WorkerStart = { path, failpoints: options.failpoints ?? "" };
   const worker = new Worker(new URL("./worker.ts", import.meta.url), { workerData, name: "store" });
-  const answer = await firstAnswer(worker);
-  if (answer.type === "refused") {
-    await once(worker, "exit");
-    const { fact, message } = answer.failure;
-    throw new StoreError(fact ?? { code: "ERR_STORE_OPEN", path: options.path }, message);
+  const ended = watchEnd(worker);
+  const answer = await firstAnswer(worker, ended);
+  if (answer.type === "opened") {
+    if (typeof answer.condition === "object") log.error("store damaged", { path, ...answer.condition });
+    return { store: new WorkerStore(worker, { path, log, ended }), condition: answer.condition };
   }
-  if (answer.type !== "opened") throw new StoreError({ code: "ERR_STORE_OPEN", path: options.path }, `store: unexpected ${answer.type}`);
-  if (typeof answer.condition === "object") options.log.error("store damaged", { path: options.path, ...answer.condition });
-  return { store: new WorkerStore(worker, options), condition: answer.condition };
+  await ended;
+  const { fact, message } = answer.failure;
+  throw new StoreError(fact ?? { code: "ERR_STORE_OPEN", path }, message);
 }
 
-/** Rejects when the thread throws or ends without a word. */
-async function firstAnswer(worker: Worker): Promise<WorkerAnswer> {
-  using scope = joinSignals();
-  const exited = once(worker, "exit", { signal: scope.signal }).then(([code]) => {
-    throw new Error(`the store's thread has ended with code ${String(code)}`);
+/** Resolves with the reason once the thread is gone. Listens from the start: the end can come right behind an answer. */
+async function watchEnd(worker: Worker): Promise<string> {
+  const { promise, resolve } = Promise.withResolvers<string>();
+  let reason: string | undefined;
+  worker.once("error", (error) => {
+    reason = messageOf(error);
   });
-  const message = once(worker, "message", { signal: scope.signal }).then(([answer]) => answer as WorkerAnswer);
-  return await Promise.race([message, exited]);
+  worker.once("exit", (code) => resolve(reason ?? `the store's thread has ended with code ${code}`));
+  return await promise;
+}
+
+/** What the worker says first. */
+type OpenAnswer = Extract<WorkerAnswer, { type: "opened" | "refused" }>;
+
+async function firstAnswer(worker: Worker, ended: Promise<string>): Promise<OpenAnswer> {
+  const { promise, resolve } = Promise.withResolvers<OpenAnswer>();
+  worker.once("message", resolve);
+  const silent = ended.then((message): OpenAnswer => ({ type: "refused", failure: { message, fact: undefined } }));
+  return await Promise.race([promise, silent]);
+}
+
+interface WorkerStoreModules {
+  readonly path: string;
+  readonly log: Log;
+  readonly ended: Promise<string>;
 }
 
 class WorkerStore implements OpenStore {
@@ -55,19 +71,17 @@ class WorkerStore implements OpenStore {
   readonly #path: string;
   readonly #log: Log;
   readonly #pending = new Map<number, Pending>();
-  readonly #exited: Promise<unknown>;
+  readonly #ended: Promise<void>;
   #seq = 0;
   #state: { readonly kind: "open" } | { readonly kind: "closing" } | { readonly kind: "dead"; readonly reason: string } = { kind: "open" };
 
   /** `worker` has opened the database. */
-  constructor(worker: Worker, options: StoreOptions) {
+  constructor(worker: Worker, { path, log, ended }: WorkerStoreModules) {
     this.#worker = worker;
-    this.#path = options.path;
-    this.#log = options.log;
-    this.#exited = new Promise((resolve) => worker.once("exit", resolve));
+    this.#path = path;
+    this.#log = log;
+    this.#ended = ended.then((reason) => this.#die(reason));
     worker.on("message", (answer: WorkerAnswer) => this.#settle(answer));
-    worker.on("error", (error) => this.#die(messageOf(error)));
-    worker.once("exit", (code) => this.#die(`the store's thread has ended with code ${code}`));
   }
 
   async write(writes: readonly RecordWrite[]): Promise<void> {
@@ -86,7 +100,7 @@ class WorkerStore implements OpenStore {
       this.#state = { kind: "closing" };
       this.#worker.postMessage({ type: "close" } satisfies WorkerRequest);
     }
-    await this.#exited;
+    await this.#ended;
   }
 
   #ask(code: Pending["code"], request: (seq: number) => WorkerRequest): Promise<readonly Row[]> {

@@ -1,6 +1,7 @@
 /**
  * The thread that owns the database. Requests are answered in order; the writes that have piled up while a commit was under way share
- * the next one, so a burst costs a few fsyncs and not one each.
+ * the next one, so a burst costs a few fsyncs and not one each. Those that share a commit fail together too: what makes one fail (a
+ * full or broken disk) would not have spared the others.
  */
 import type { DatabaseSync, StatementSync } from "node:sqlite";
 import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
@@ -44,7 +45,7 @@ class DatabaseServer {
   }
 
   #poll(): WorkerRequest | undefined {
-    return (receiveMessageOnPort(this.#port) as { message: WorkerRequest } | undefined)?.message;
+    return receiveMessageOnPort(this.#port)?.message;
   }
 
   /** Commits `first` with the writes waiting behind it; answers the request that ended the group. */
