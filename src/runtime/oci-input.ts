@@ -1,5 +1,5 @@
-import type { ContainerConfig } from "./container-config.ts";
 import type { ContainerUser } from "./container.ts";
+import type { ContainerConfig } from "./container-config.ts";
 import type { OciRlimit } from "./oci-types.ts";
 import type { NamespacePaths } from "./pod.ts";
 import type { ImageConfig } from "./ports.ts";

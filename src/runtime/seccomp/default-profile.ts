@@ -13,7 +13,7 @@ const ENOSYS = 38;
 /** Every CLONE_NEW… flag: new namespaces, a user namespace first of all, open most of the kernel's privileged code. */
 const CLONE_NAMESPACES = 0x7e02_0000;
 
-/** Execution domains that change nothing dangerous: Linux, 32 bit, no address randomization left out, and the query. */
+/** Linux, its 32-bit and old-version faces, and the query; not ADDR_NO_RANDOMIZE and the other flags that weaken a process. */
 const PERSONALITIES = [0x0, 0x0008, 0x2_0000, 0x2_0008, 0xffff_ffff];
 
 /** Sockets of this family reach the host from a guest, past the pod's network. */

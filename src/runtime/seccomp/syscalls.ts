@@ -9,29 +9,29 @@ export const SYSCALLS: Readonly<Record<string, string>> = {
   files: `
     access chdir chmod chown chown32 close close_range copy_file_range creat dup dup2 dup3 faccessat faccessat2 fadvise64 fadvise64_64
     fallocate fchdir fchmod fchmodat fchmodat2 fchown fchown32 fchownat fcntl fcntl64 fdatasync flock fstat fstat64 fstatat64 fstatfs
-    fstatfs64 fsync ftruncate ftruncate64 futimesat getcwd getdents getdents64 ioctl lchown lchown32 link linkat lseek _llseek lstat lstat64
-    mkdir mkdirat mknod mknodat newfstatat name_to_handle_at open openat openat2 pipe pipe2 pread64 preadv preadv2 pwrite64 pwritev pwritev2
-    read readahead readlink readlinkat readv rename renameat renameat2 rmdir sendfile sendfile64 splice stat stat64 statfs statfs64 statx symlink symlinkat sync sync_file_range syncfs tee truncate truncate64 umask unlink unlinkat ustat utime utimensat
-    utimensat_time64 utimes vmsplice write writev cachestat file_getattr file_setattr
+    fstatfs64 fsync ftruncate ftruncate64 futimesat getcwd getdents getdents64 ioctl lchown lchown32 link linkat listmount lseek _llseek
+    lstat lstat64 mkdir mkdirat mknod mknodat newfstatat name_to_handle_at open openat openat2 pipe pipe2 pread64 preadv preadv2 pwrite64
+    pwritev pwritev2 read readahead readlink readlinkat readv rename renameat renameat2 rmdir sendfile sendfile64 splice stat stat64
+    statfs statfs64 statmount statx symlink symlinkat sync sync_file_range syncfs tee truncate truncate64 umask unlink unlinkat ustat
+    utime utimensat utimensat_time64 utimes vmsplice write writev cachestat file_getattr file_setattr
   `,
   attributes: `
     fgetxattr flistxattr fremovexattr fsetxattr getxattr getxattrat lgetxattr listxattr listxattrat llistxattr lremovexattr lsetxattr
     removexattr removexattrat setxattr setxattrat
   `,
   memory: `
-    brk madvise map_shadow_stack membarrier memfd_create memfd_secret mincore mlock mlock2 mlockall mmap mmap2
-    mprotect mremap mseal msync munlock munlockall munmap pkey_alloc pkey_free pkey_mprotect process_mrelease remap_file_pages
+    brk madvise map_shadow_stack membarrier memfd_create memfd_secret mincore mlock mlock2 mlockall mmap mmap2 mprotect mremap mseal msync
+    munlock munlockall munmap pkey_alloc pkey_free pkey_mprotect process_mrelease remap_file_pages
   `,
   processes: `
     capget capset execve execveat exit exit_group fork getcpu getegid getegid32 geteuid geteuid32 getgid getgid32 getgroups getgroups32
-    getpgid getpgrp getpid getppid getpriority getresgid getresgid32 getresuid getresuid32 getrlimit getrusage getsid gettid getuid getuid32
-    ioprio_get ioprio_set pidfd_open pidfd_send_signal prctl prlimit64 process_vm_readv process_vm_writev ptrace
+    getpgid getpgrp getpid getppid getpriority getresgid getresgid32 getresuid getresuid32 getrlimit getrusage getsid gettid getuid
+    getuid32 ioprio_get ioprio_set pidfd_open pidfd_send_signal prctl prlimit64 process_vm_readv process_vm_writev ptrace
     sched_get_priority_max sched_get_priority_min sched_getaffinity sched_getattr sched_getparam sched_getscheduler sched_rr_get_interval
     sched_rr_get_interval_time64 sched_setaffinity sched_setattr sched_setparam sched_setscheduler sched_yield seccomp set_robust_list
     get_robust_list set_thread_area get_thread_area set_tid_address setfsgid setfsgid32 setfsuid setfsuid32 setgid setgid32 setgroups
     setgroups32 setpgid setpriority setregid setregid32 setresgid setresgid32 setresuid setresuid32 setreuid setreuid32 setrlimit setsid
-    setuid setuid32 ugetrlimit vfork wait4 waitid waitpid rseq
-    landlock_add_rule landlock_create_ruleset landlock_restrict_self
+    setuid setuid32 ugetrlimit vfork wait4 waitid waitpid rseq landlock_add_rule landlock_create_ruleset landlock_restrict_self
     lsm_get_self_attr lsm_list_modules lsm_set_self_attr
   `,
   signals: `
@@ -40,9 +40,9 @@ export const SYSCALLS: Readonly<Record<string, string>> = {
     tgkill tkill
   `,
   time: `
-    clock_getres clock_getres_time64 clock_gettime clock_gettime64 clock_nanosleep clock_nanosleep_time64 getitimer
-    gettimeofday nanosleep setitimer time timer_create timer_delete timer_getoverrun timer_gettime timer_gettime64 timer_settime
-    timer_settime64 timerfd_create timerfd_gettime timerfd_gettime64 timerfd_settime timerfd_settime64 times
+    clock_getres clock_getres_time64 clock_gettime clock_gettime64 clock_nanosleep clock_nanosleep_time64 getitimer gettimeofday nanosleep
+    setitimer time timer_create timer_delete timer_getoverrun timer_gettime timer_gettime64 timer_settime timer_settime64 timerfd_create
+    timerfd_gettime timerfd_gettime64 timerfd_settime timerfd_settime64 times
   `,
   waiting: `
     epoll_create epoll_create1 epoll_ctl epoll_ctl_old epoll_pwait epoll_pwait2 epoll_wait epoll_wait_old eventfd eventfd2 fanotify_mark
