@@ -59,6 +59,16 @@ for (const { title, files, expected } of directories) {
   });
 }
 
+test("what is not JSON is not quoted: it may hold a secret", () => {
+  for (const text of ['{"token":"hush",x}', '{"token":hush}', `{"token":"hush${"-".repeat(500)}",`, 'hush {"a":1}']) {
+    assert.throws(
+      () => parseNetworkConfig("/x/1.conf", text),
+      (error) => error instanceof NetnsError && /is not JSON: \w/.test(error.message) && !/hush/.test(error.message + String(error.cause)),
+      text,
+    );
+  }
+});
+
 test("a missing directory is named", async () => {
   await assert.rejects(loadNetworkConfig("/no/net.d"), /\/no\/net\.d: no CNI configuration: the directory cannot be read/);
 });

@@ -66,7 +66,9 @@ function parseJson(file: string, text: string): unknown {
   try {
     return JSON.parse(text);
   } catch (error) {
-    throw configError(file, text.trim() === "" ? "is empty" : `is not JSON: ${messageOf(error)}`, error);
+    // The parser quotes the text around the fault, and some configurations hold a token: neither message nor cause may carry it.
+    const fault = messageOf(error).replace(/, (\.\.\.)?".*"(\.\.\.)? is not valid JSON$/s, "");
+    throw configError(file, text.trim() === "" ? "is empty" : `is not JSON: ${fault}`);
   }
 }
 
