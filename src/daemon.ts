@@ -8,13 +8,15 @@ import { serve } from "./cri/server.ts";
 import { AuraedHost } from "./host/auraed.ts";
 import { readBootId } from "./host/boot-id.ts";
 import { isSystemdRunning, pickCgroupDriver } from "./host/cgroups.ts";
-import { AuraedLayerMounter } from "./host/layer-mounts.ts";
+import { LayerMounts } from "./host/layer-mounts.ts";
 import { readHostFacts } from "./host/oci-facts.ts";
 import { removeOwnCgroups } from "./host/own-cgroups.ts";
 import { openImages } from "./image/images.ts";
+import { imageDefaults } from "./image/options.ts";
 import { KeyedQueue } from "./lib/keyed-queue.ts";
 import type { Log } from "./lib/log.ts";
 import { openNetwork } from "./netns/network.ts";
+import { CAPABILITIES } from "./runtime/capabilities.ts";
 import type { ContainerRecord } from "./runtime/container.ts";
 import { Names } from "./runtime/names.ts";
 import type { Virtualization } from "./runtime/placement.ts";
@@ -52,7 +54,11 @@ export async function openDaemon(config: Config, modules: { readonly log: Log; r
   await mkdir(config.oci.bundleDir, { recursive: true, mode: 0o711 });
 
   const instanceId = await openInstanceId(config.root);
-  const opened = await openStore({ path: join(config.root, "aurae-cri.db"), log: log.child({ room: "store" }), failpoints: modules.failpoints });
+  const opened = await openStore({
+    path: join(config.root, "aurae-cri.db"),
+    log: log.child({ room: "store" }),
+    failpoints: modules.failpoints,
+  });
   const store = stack.use(opened.store);
   const complete = opened.condition === "opened";
   if (!complete) await rebuildFromPods(config, store, log);
@@ -66,14 +72,16 @@ export async function openDaemon(config: Config, modules: { readonly log: Log; r
   const images = stack.use(
     await openImages(
       {
-        rootDir: config.root,
+        ...imageDefaults,
+        root: config.root,
         stateDir: config.state,
-        hostsConfigPath: config.registry.configPath,
-        maxConcurrentDownloads: config.image.maxConcurrentDownloads,
+        registryConfigPath: config.registry.configPath,
+        platform: { os: "linux", architecture: process.arch === "x64" ? "amd64" : process.arch, variant: "" },
+        maxLayersAtOnce: config.image.maxConcurrentDownloads,
         noProgressTimeoutMs: config.image.noProgressTimeoutMs,
-        pinned: config.image.pinned,
+        pinnedImages: config.image.pinned,
       },
-      { store, log: log.child({ room: "image" }), layerMounter: new AuraedLayerMounter({ auraedPath: config.auraed.path }) },
+      { store, log: log.child({ room: "image" }), layerMounter: new LayerMounts({ auraedPath: config.auraed.path }) },
     ),
   );
 
@@ -106,10 +114,13 @@ export async function openDaemon(config: Config, modules: { readonly log: Log; r
 
 function checkStateDir(stateDir: string): void {
   if (Buffer.byteLength(stateDir) <= MAX_STATE_DIR_BYTES) return;
-  throw new Error(`state: '${stateDir}' is longer than ${MAX_STATE_DIR_BYTES} bytes, which leaves no room for the pods' socket paths: choose a shorter one`);
+  throw new Error(
+    `state: '${stateDir}' is longer than ${MAX_STATE_DIR_BYTES} bytes, which leaves no room for the pods' socket paths: choose a shorter one`,
+  );
 }
 
 async function runtimeOptions(config: Config, instanceId: string): Promise<RuntimeOptions> {
+  const { capabilityMask, ...hostFacts } = await readHostFacts();
   return {
     rootDir: config.root,
     stateDir: config.state,
@@ -120,7 +131,7 @@ async function runtimeOptions(config: Config, instanceId: string): Promise<Runti
     policy: config.placement.default,
     virtualization: NO_VIRTUALIZATION,
     cgroupDriver: pickCgroupDriver(config.cgroup.driver, { systemdRunning: isSystemdRunning() }),
-    hostFacts: await readHostFacts(),
+    hostFacts: { ...hostFacts, capabilities: CAPABILITIES.filter((_name, number) => ((capabilityMask >> BigInt(number)) & 1n) === 1n) },
   };
 }
 

@@ -62,7 +62,8 @@ export class Agent implements Disposable {
       (error, response) => {
         options.signal.removeEventListener("abort", cancel);
         if (error !== null) reject(options.signal.aborted ? aborted(method.path, options.signal) : refused(method.path, error));
-        else if (response === undefined) reject(new AgentError({ code: "ERR_AGENT_UNREACHABLE", method: method.path }, `${method.path}: empty answer`));
+        else if (response === undefined)
+          reject(new AgentError({ code: "ERR_AGENT_UNREACHABLE", method: method.path }, `${method.path}: empty answer`));
         else resolve(response);
       },
     );
@@ -111,7 +112,9 @@ function aborted(method: string, signal: AbortSignal): AgentError {
 
 function refused(method: string, error: ServiceError): AgentError {
   if (error.code === status.UNAVAILABLE) {
-    return new AgentError({ code: "ERR_AGENT_UNREACHABLE", method }, `auraed does not answer ${method}: ${error.details}`, { cause: error });
+    return new AgentError({ code: "ERR_AGENT_UNREACHABLE", method }, `auraed does not answer ${method}: ${error.details}`, {
+      cause: error,
+    });
   }
   return new AgentError({ code: "ERR_AGENT_REFUSED", method, status: error.code }, error.details, { cause: error });
 }

@@ -1,6 +1,6 @@
 import type { EventEmitter } from "node:events";
 
-import type { handleServerStreamingCall, handleUnaryCall, ServerUnaryCall, ServerWritableStream } from "@grpc/grpc-js";
+import type { handleServerStreamingCall, handleUnaryCall, ServerUnaryCall, ServerWritableStream, sendUnaryData } from "@grpc/grpc-js";
 import { status } from "@grpc/grpc-js";
 import { v4 as uuid } from "uuid";
 
@@ -21,17 +21,7 @@ export interface Edge {
 
 /** Turns a function of one request into a grpc-js handler: signal, request id, one log line, status. */
 export function unary<Request, Response>(edge: Edge, method: string, rpc: UnaryRpc<Request, Response>): handleUnaryCall<Request, Response> {
-  return async (grpcCall, respond) => {
-    using scope = openScope(edge, grpcCall);
-    const record = beginRecord(edge, method, grpcCall.request);
-    try {
-      const response = await rpc(grpcCall.request, callOf(edge, record, scope));
-      record.end(response);
-      respond(null, response);
-    } catch (error) {
-      respond(record.fail(error, scope.signal));
-    }
-  };
+  return (grpcCall, respond) => void answerUnary(edge, method, rpc, grpcCall, respond);
 }
 
 /** The same for a server stream; backpressure is the client's. */
@@ -40,17 +30,43 @@ export function streaming<Request, Response>(
   method: string,
   rpc: StreamingRpc<Request, Response>,
 ): handleServerStreamingCall<Request, Response> {
-  return async (grpcCall) => {
-    using scope = openScope(edge, grpcCall);
-    const record = beginRecord(edge, method, grpcCall.request);
-    try {
-      for await (const message of rpc(grpcCall.request, callOf(edge, record, scope))) await send(grpcCall, message, scope.signal);
-      record.end(undefined);
-      grpcCall.end();
-    } catch (error) {
-      grpcCall.emit("error", record.fail(error, scope.signal));
-    }
-  };
+  return (grpcCall) => void answerStream(edge, method, rpc, grpcCall);
+}
+
+/** Never rejects: every failure is an answer. */
+async function answerUnary<Request, Response>(
+  edge: Edge,
+  method: string,
+  rpc: UnaryRpc<Request, Response>,
+  grpcCall: ServerUnaryCall<Request, Response>,
+  respond: sendUnaryData<Response>,
+): Promise<void> {
+  using scope = openScope(edge, grpcCall);
+  const record = beginRecord(edge, method, grpcCall.request);
+  try {
+    const response = await rpc(grpcCall.request, callOf(edge, record, scope));
+    record.end(response);
+    respond(null, response);
+  } catch (error) {
+    respond(record.fail(error, scope.signal));
+  }
+}
+
+async function answerStream<Request, Response>(
+  edge: Edge,
+  method: string,
+  rpc: StreamingRpc<Request, Response>,
+  grpcCall: ServerWritableStream<Request, Response>,
+): Promise<void> {
+  using scope = openScope(edge, grpcCall);
+  const record = beginRecord(edge, method, grpcCall.request);
+  try {
+    for await (const message of rpc(grpcCall.request, callOf(edge, record, scope))) await send(grpcCall, message, scope.signal);
+    record.end(undefined);
+    grpcCall.end();
+  } catch (error) {
+    grpcCall.emit("error", record.fail(error, scope.signal));
+  }
 }
 
 function openScope(edge: Edge, grpcCall: ServerUnaryCall<unknown, unknown> | ServerWritableStream<unknown, unknown>): SignalScope {

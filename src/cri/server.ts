@@ -40,7 +40,10 @@ function bind(server: Server, socketPath: string): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   server.bindAsync(`unix:${socketPath}`, ServerCredentials.createInsecure(), (error) => {
     if (error === null) resolve();
-    else reject(new ServerError({ code: "ERR_LISTEN", socketPath }, `cannot listen on unix://${socketPath}: ${error.message}`, { cause: error }));
+    else
+      reject(
+        new ServerError({ code: "ERR_LISTEN", socketPath }, `cannot listen on unix://${socketPath}: ${error.message}`, { cause: error }),
+      );
   });
   return promise;
 }
@@ -54,7 +57,10 @@ async function takeOver(socketPath: string): Promise<void> {
   const answered = await promise;
   probe.destroy();
   if (answered) {
-    throw new ServerError({ code: "ERR_SOCKET_IN_USE", socketPath }, `unix://${socketPath} is in use by another process: stop it or choose another --listen`);
+    throw new ServerError(
+      { code: "ERR_SOCKET_IN_USE", socketPath },
+      `unix://${socketPath} is in use by another process: stop it or choose another --listen`,
+    );
   }
   await rm(socketPath, { force: true });
 }

@@ -15,9 +15,19 @@ suite("the status of an error", () => {
   const cases: readonly (readonly [string, unknown, status, RegExp])[] = [
     ["a bad field", new InvalidArgumentError("config.metadata", "must be set"), status.INVALID_ARGUMENT, /^config\.metadata: must be set$/],
     ["an unknown id", notFound("container", "abc"), status.NOT_FOUND, /container 'abc' not found/],
-    ["a wrong state", wrongState("container", "abc", "exited", "start another"), status.FAILED_PRECONDITION, /abc is exited: start another/],
+    [
+      "a wrong state",
+      wrongState("container", "abc", "exited", "start another"),
+      status.FAILED_PRECONDITION,
+      /abc is exited: start another/,
+    ],
     ["an unknown handler", new RuntimeError({ code: "ERR_PLACEMENT", reason: "UnknownHandler" }, "m"), status.INVALID_ARGUMENT, /m/],
-    ["no virtualization", new RuntimeError({ code: "ERR_PLACEMENT", reason: "RequiresVirtualization" }, "m"), status.FAILED_PRECONDITION, /m/],
+    [
+      "no virtualization",
+      new RuntimeError({ code: "ERR_PLACEMENT", reason: "RequiresVirtualization" }, "m"),
+      status.FAILED_PRECONDITION,
+      /m/,
+    ],
     ["what is not built", new RuntimeError({ code: "ERR_NOT_BUILT", what: "Exec" }, "Exec"), status.UNIMPLEMENTED, /Exec/],
     [
       "auraed's own code",

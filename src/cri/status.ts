@@ -17,14 +17,17 @@ export interface GrpcStatus {
 
 /** The one table from our errors to gRPC. What no room declared becomes Internal: its cause goes to the log, not to the client. */
 export function statusOf(error: unknown, signal: AbortSignal): GrpcStatus {
-  if (signal.aborted) return { code: isTimeout(signal.reason) ? status.DEADLINE_EXCEEDED : status.CANCELLED, details: String(signal.reason) };
+  if (signal.aborted)
+    return { code: isTimeout(signal.reason) ? status.DEADLINE_EXCEEDED : status.CANCELLED, details: String(signal.reason) };
   if (error instanceof InvalidArgumentError) return { code: status.INVALID_ARGUMENT, details: error.message };
   if (error instanceof RuntimeError) return { code: runtimeCode(error.fact), details: error.message };
   if (error instanceof ImageError) return imageStatus(error.fact, error.message);
   if (error instanceof NetnsError) return { code: netnsCode(error.fact), details: error.message };
   if (error instanceof AgentError) return { code: agentCode(error.fact), details: error.message };
-  if (error instanceof HostError) return { code: error.fact.code === "ERR_CGROUP_PARENT" ? status.INVALID_ARGUMENT : status.INTERNAL, details: error.message };
-  if (error instanceof QueueError) return { code: error.fact.code === "ERR_QUEUE_FULL" ? status.RESOURCE_EXHAUSTED : status.UNAVAILABLE, details: error.message };
+  if (error instanceof HostError)
+    return { code: error.fact.code === "ERR_CGROUP_PARENT" ? status.INVALID_ARGUMENT : status.INTERNAL, details: error.message };
+  if (error instanceof QueueError)
+    return { code: error.fact.code === "ERR_QUEUE_FULL" ? status.RESOURCE_EXHAUSTED : status.UNAVAILABLE, details: error.message };
   return { code: status.INTERNAL, details: "internal error: the daemon's log has the cause under this call's requestId" };
 }
 

@@ -72,6 +72,9 @@ export class AuraedHost {
     const result = await run({ file, args: ["host", ...args] }, { signal, timeoutMs: HELPER_TIMEOUT_MS });
     if (result.exitCode === 0) return;
     const operation = args[0] ?? "";
-    throw new HostError({ code: "ERR_AURAED_HOST", operation }, `auraed host ${operation}: ${result.stderr.trim() || `ended by ${result.signal}`}`);
+    throw new HostError(
+      { code: "ERR_AURAED_HOST", operation },
+      `auraed host ${operation}: ${result.stderr.trim() || `ended by ${result.signal}`}`,
+    );
   }
 }

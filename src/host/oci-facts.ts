@@ -1,17 +1,17 @@
 import { readdir, readFile } from "node:fs/promises";
 
-import { cgroupDirectory, type CgroupLayout, detectCgroups } from "./cgroups.ts";
+import { type CgroupLayout, cgroupDirectory, detectCgroups } from "./cgroups.ts";
 import { probeHost } from "./features.ts";
 
 const LOWEST_OOM_SCORE_ADJ = -1000;
 
 /** What of this kernel decides how a container's OCI spec is written. Read once at start. */
 export async function readHostFacts() {
-  const [layout, features, lastCapability, ownScore] = await Promise.all([
+  const [layout, features, status, score] = await Promise.all([
     detectCgroups(),
     probeHost(),
-    readNumber("/proc/sys/kernel/cap_last_cap"),
-    readNumber("/proc/self/oom_score_adj"),
+    readFile("/proc/self/status", "utf8"),
+    readFile("/proc/self/oom_score_adj", "utf8"),
   ]);
   return {
     arch: process.arch,
@@ -21,14 +21,11 @@ export async function readHostFacts() {
     seccomp: features.seccomp,
     // No profile is loaded for the runtime's default: confinement by AppArmor is the operator's, by name.
     apparmor: features.appArmor ? { defaultProfile: "" } : undefined,
-    lastCapability,
-    oomScoreAdjFloor: features.sysResource ? LOWEST_OOM_SCORE_ADJ : ownScore,
+    /** The bounding set as a bit mask: no container can have more. */
+    capabilityMask: BigInt(`0x${/^CapBnd:\t([0-9a-f]+)$/m.exec(status)?.[1] ?? "0"}`),
+    oomScoreAdjFloor: features.sysResource ? LOWEST_OOM_SCORE_ADJ : Number(score.trim()),
     rlimits: [],
   } as const;
-}
-
-async function readNumber(path: string): Promise<number> {
-  return Number((await readFile(path, "utf8")).trim());
 }
 
 async function hasSwapAccounting(layout: CgroupLayout): Promise<boolean> {
@@ -43,5 +40,7 @@ async function hasSwapAccounting(layout: CgroupLayout): Promise<boolean> {
 async function hugepageSizes(layout: CgroupLayout): Promise<readonly string[]> {
   if (!layout.controllers.includes("hugetlb")) return [];
   const names = await readdir("/sys/kernel/mm/hugepages").catch(() => []);
-  return names.map((name) => Number(/(\d+)kB$/.exec(name)?.[1] ?? 0)).map((sizeKb) => (sizeKb >= 1 << 20 ? `${sizeKb >> 20}GB` : `${sizeKb >> 10}MB`));
+  return names
+    .map((name) => Number(/(\d+)kB$/.exec(name)?.[1] ?? 0))
+    .map((sizeKb) => (sizeKb >= 1 << 20 ? `${sizeKb >> 20}GB` : `${sizeKb >> 10}MB`));
 }

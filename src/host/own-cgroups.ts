@@ -7,5 +7,6 @@ export async function removeOwnCgroups(instanceId: string): Promise<void> {
   const layout = await detectCgroups();
   const controllers = layout.version === "v2" ? [""] : [...layout.controllerMounts.keys()];
   const directories = controllers.map((controller) => cgroupDirectory(layout, controller, `/aurae-${instanceId}`));
-  await Promise.all([...new Set(directories)].map((directory) => directory && rmdir(directory).catch(() => {})));
+  const unique = new Set(directories.filter((directory) => directory !== undefined));
+  await Promise.all([...unique].map((directory) => rmdir(directory).catch(() => {})));
 }

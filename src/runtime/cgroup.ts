@@ -1,4 +1,4 @@
-import { CgroupDriver, type PodCgroup as AgentPodCgroup } from "../../api/gen/aurae/supervisor/v0/supervisor.ts";
+import { type PodCgroup as AgentPodCgroup, CgroupDriver } from "../../api/gen/aurae/supervisor/v0/supervisor.ts";
 import { containerCgroup, type PodCgroup } from "../host/cgroup-paths.ts";
 import type { Pod } from "./runtime.ts";
 

@@ -70,7 +70,8 @@ function targetPidPath({ pod, record }: Container): string | undefined {
 async function mountSource(mount: MountRequest, index: number): Promise<string> {
   const field = `config.mounts[${index}]`;
   const { source } = mount;
-  if (source.type === "image") throw new RuntimeError({ code: "ERR_NOT_BUILT", what: "image volumes" }, `${field}.image: image volumes are not built yet`);
+  if (source.type === "image")
+    throw new RuntimeError({ code: "ERR_NOT_BUILT", what: "image volumes" }, `${field}.image: image volumes are not built yet`);
   if (mount.uidMappings.length + mount.gidMappings.length > 0) {
     throw new RuntimeError({ code: "ERR_NOT_BUILT", what: "idmapped mounts" }, `${field}.uid_mappings: idmapped mounts are not built yet`);
   }

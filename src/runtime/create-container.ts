@@ -1,16 +1,17 @@
-import { type PrepareContainerResponse, PodServiceService } from "../../api/gen/aurae/pod/v0/pod.ts";
+import { PodServiceService, type PrepareContainerResponse } from "../../api/gen/aurae/pod/v0/pod.ts";
 import { failpoint } from "../lib/failpoint.ts";
 import { newId } from "../lib/ids.ts";
 import { nowNs } from "../lib/time.ts";
-import type { ContainerConfig } from "./container-config.ts";
 import type { ContainerRecord } from "./container.ts";
+import type { ContainerConfig } from "./container-config.ts";
+import { checkAgainstPod, specOf } from "./container-spec.ts";
 import { RuntimeError } from "./errors.ts";
+import { containerFingerprint, containerName } from "./identity.ts";
 import { getPod, readySandbox } from "./lookup.ts";
 import type { Image } from "./ports.ts";
-import { bundleDir, discard } from "./remove-container.ts";
-import { Container, containerScratchDir, containerStateDir, type Pod, type Runtime } from "./runtime.ts";
+import { discard } from "./remove-container.ts";
+import { bundleDir, Container, containerScratchDir, containerStateDir, type Pod, type Runtime } from "./runtime.ts";
 import { saveContainer } from "./save.ts";
-import { checkAgainstPod, specOf } from "./container-spec.ts";
 import { effectiveStopSignal } from "./stop-signal.ts";
 import { userQueryOf } from "./user-query.ts";
 
@@ -32,17 +33,8 @@ export async function createContainer(
   readySandbox(pod);
   const name = containerName(pod.id, request.config);
   const signal = AbortSignal.timeout(ATTEMPT_TIMEOUT_MS);
-  const attempt = () => runtime.actions.run(pod.id, signal, () => create(runtime, pod, request, signal));
-  return runtime.containerNames.claim(name, fingerprintOf(request.config), attempt, options);
-}
-
-/** The key under which CRI requires a container to be unique in its pod. */
-export function containerName(podId: string, { metadata }: ContainerConfig): string {
-  return `${podId}_${metadata.name}_${metadata.attempt}`;
-}
-
-export function fingerprintOf(config: ContainerConfig): string {
-  return JSON.stringify(config);
+  const begin = () => runtime.actions.run(pod.id, signal, () => create(runtime, pod, request, signal));
+  return runtime.containerNames.claim(name, containerFingerprint(request.config), begin, options);
 }
 
 async function create(runtime: Runtime, pod: Pod, request: CreateContainerRequest, signal: AbortSignal): Promise<string> {
@@ -68,7 +60,10 @@ async function create(runtime: Runtime, pod: Pod, request: CreateContainerReques
 function imageOf(runtime: Runtime, config: ContainerConfig): Image {
   const image = runtime.images.find(config.image);
   if (image !== undefined) return image;
-  throw new RuntimeError({ code: "ERR_NOT_FOUND", noun: "image", id: config.image }, `image '${config.image}' is not on this node: pull it first`);
+  throw new RuntimeError(
+    { code: "ERR_NOT_FOUND", noun: "image", id: config.image },
+    `image '${config.image}' is not on this node: pull it first`,
+  );
 }
 
 function newRecord(pod: Pod, config: ContainerConfig, image: Image): ContainerRecord {
@@ -136,7 +131,7 @@ async function createInAuraed(
     PodServiceService.createContainer,
     {
       containerId: container.id,
-      bundlePath: bundleDir(runtime, container.id),
+      bundlePath: bundleDir(runtime.options, container.id),
       ociSpec: Buffer.from(JSON.stringify(spec)),
       io: { logPath: container.record.logPath, terminal: config.tty, stdin: config.stdin, stdinOnce: config.stdinOnce },
     },

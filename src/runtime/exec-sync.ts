@@ -1,6 +1,6 @@
 import { status } from "@grpc/grpc-js";
 
-import { PodServiceService, type ExecSyncResponse } from "../../api/gen/aurae/pod/v0/pod.ts";
+import { type ExecSyncResponse, PodServiceService } from "../../api/gen/aurae/pod/v0/pod.ts";
 import { AgentError } from "../agent/errors.ts";
 import { invalid, RuntimeError } from "./errors.ts";
 import { getRunningContainer } from "./lookup.ts";
@@ -25,7 +25,11 @@ export async function execSync(
       options,
     );
   } catch (error) {
-    if (!(error instanceof AgentError && error.fact.code === "ERR_AGENT_REFUSED" && error.fact.status === status.DEADLINE_EXCEEDED)) throw error;
-    throw new RuntimeError({ code: "ERR_TIMEOUT", what: container.id }, `command ${JSON.stringify(command)} timed out after ${timeoutMs} ms and was killed`);
+    if (!(error instanceof AgentError && error.fact.code === "ERR_AGENT_REFUSED" && error.fact.status === status.DEADLINE_EXCEEDED))
+      throw error;
+    throw new RuntimeError(
+      { code: "ERR_TIMEOUT", what: container.id },
+      `command ${JSON.stringify(command)} timed out after ${timeoutMs} ms and was killed`,
+    );
   }
 }

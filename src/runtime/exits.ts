@@ -25,7 +25,7 @@ export function exitsWithin(container: Container, timeoutMs: number, signal: Abo
   if (signal.aborted) abort();
   signal.addEventListener("abort", abort, { once: true });
   const timer = setTimeout(resolve, timeoutMs, false);
-  container.exited.then(() => resolve(true));
+  void container.exited.then(() => resolve(true));
   return promise.finally(() => {
     clearTimeout(timer);
     signal.removeEventListener("abort", abort);

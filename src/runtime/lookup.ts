@@ -1,7 +1,7 @@
 import { resolvePrefix } from "../lib/ids.ts";
-import { notFound, RuntimeError, wrongState, type RecordNoun } from "./errors.ts";
-import type { Container, Pod, Runtime } from "./runtime.ts";
+import { notFound, type RecordNoun, RuntimeError, wrongState } from "./errors.ts";
 import type { Sandbox } from "./pod.ts";
+import type { Container, Pod, Runtime } from "./runtime.ts";
 
 /** The pod of an id or unique prefix, or undefined. An ambiguous prefix is an error. */
 export function findPod(runtime: Runtime, idOrPrefix: string): Pod | undefined {

@@ -5,7 +5,12 @@ import { Names } from "./names.ts";
 
 const patient = { signal: new AbortController().signal };
 
-function gate(): { readonly attempt: () => Promise<string>; readonly finish: (id: string) => void; readonly fail: (error: Error) => void; readonly runs: () => number } {
+function gate(): {
+  readonly attempt: () => Promise<string>;
+  readonly finish: (id: string) => void;
+  readonly fail: (error: Error) => void;
+  readonly runs: () => number;
+} {
   const { promise, resolve, reject } = Promise.withResolvers<string>();
   let runs = 0;
   return {
@@ -67,8 +72,14 @@ suite("a name", () => {
   test("that an earlier daemon held is claimed once by the identical call", async () => {
     const names = new Names();
     names.hold("n", "f", "id");
-    await assert.rejects(names.claim("n", "other", async () => "x", patient), { message: /in use by id/ });
+    await assert.rejects(
+      names.claim("n", "other", async () => "x", patient),
+      { message: /in use by id/ },
+    );
     assert.equal(await names.claim("n", "f", async () => "x", patient), "id");
-    await assert.rejects(names.claim("n", "f", async () => "x", patient), { message: /in use by id/ });
+    await assert.rejects(
+      names.claim("n", "f", async () => "x", patient),
+      { message: /in use by id/ },
+    );
   });
 });

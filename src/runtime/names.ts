@@ -17,7 +17,12 @@ export class Names {
    * Runs `attempt` under `name`, or joins or takes over what an identical call (same `fingerprint`) began. The attempt goes on when `signal`
    * aborts: only this caller stops waiting.
    */
-  async claim(name: string, fingerprint: string, attempt: () => Promise<string>, options: { readonly signal: AbortSignal }): Promise<string> {
+  async claim(
+    name: string,
+    fingerprint: string,
+    attempt: () => Promise<string>,
+    options: { readonly signal: AbortSignal },
+  ): Promise<string> {
     const claim = this.#claims.get(name);
     if (claim !== undefined && claim.fingerprint !== fingerprint) throw inUse(name, claim);
     if (claim?.phase === "held") {
@@ -62,5 +67,8 @@ export class Names {
 function inUse(name: string, claim: Claim): RuntimeError {
   const id = claim.phase === "held" ? claim.id : "";
   const by = claim.phase === "held" ? `by ${id}` : "by an attempt under way with another configuration";
-  return new RuntimeError({ code: "ERR_NAME_IN_USE", name, id }, `the name '${name}' is in use ${by}: remove that first or use another attempt number`);
+  return new RuntimeError(
+    { code: "ERR_NAME_IN_USE", name, id },
+    `the name '${name}' is in use ${by}: remove that first or use another attempt number`,
+  );
 }

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { suite, test } from "node:test";
 
-import { place, type PlacementPolicy, type Virtualization } from "./placement.ts";
+import { type PlacementPolicy, place, type Virtualization } from "./placement.ts";
 import type { NamespaceModes, SandboxConfig } from "./sandbox-config.ts";
 
 const AVAILABLE: Virtualization = { available: true };
@@ -21,13 +21,40 @@ const CASES: readonly Case[] = [
   { id: "default prefers a microVM", handler: "", policy: "prefer-vm", virtualization: AVAILABLE, want: ["microvm", "Default"] },
   { id: "aurae is the default by name", handler: "aurae", policy: "prefer-vm", virtualization: AVAILABLE, want: ["microvm", "Default"] },
   { id: "no virtualization", handler: "", policy: "prefer-vm", virtualization: MISSING, want: ["flat", "NoVirtualization"] },
-  { id: "host network", handler: "", policy: "prefer-vm", virtualization: AVAILABLE, namespaces: { network: "node" }, want: ["flat", "HostNamespace"] },
-  { id: "host pid", handler: "", policy: "prefer-vm", virtualization: AVAILABLE, namespaces: { pid: "node" }, want: ["flat", "HostNamespace"] },
-  { id: "host ipc", handler: "", policy: "prefer-vm", virtualization: AVAILABLE, namespaces: { ipc: "node" }, want: ["flat", "HostNamespace"] },
+  {
+    id: "host network",
+    handler: "",
+    policy: "prefer-vm",
+    virtualization: AVAILABLE,
+    namespaces: { network: "node" },
+    want: ["flat", "HostNamespace"],
+  },
+  {
+    id: "host pid",
+    handler: "",
+    policy: "prefer-vm",
+    virtualization: AVAILABLE,
+    namespaces: { pid: "node" },
+    want: ["flat", "HostNamespace"],
+  },
+  {
+    id: "host ipc",
+    handler: "",
+    policy: "prefer-vm",
+    virtualization: AVAILABLE,
+    namespaces: { ipc: "node" },
+    want: ["flat", "HostNamespace"],
+  },
   { id: "privileged", handler: "", policy: "prefer-vm", virtualization: AVAILABLE, privileged: true, want: ["flat", "Privileged"] },
   { id: "policy flat", handler: "", policy: "flat", virtualization: AVAILABLE, want: ["flat", "PolicyFlat"] },
   { id: "policy require-vm", handler: "", policy: "require-vm", virtualization: AVAILABLE, want: ["microvm", "Default"] },
-  { id: "policy require-vm without virtualization", handler: "", policy: "require-vm", virtualization: MISSING, want: ["refused", "RequiresVirtualization"] },
+  {
+    id: "policy require-vm without virtualization",
+    handler: "",
+    policy: "require-vm",
+    virtualization: MISSING,
+    want: ["refused", "RequiresVirtualization"],
+  },
   {
     id: "policy require-vm never downgrades a host pod",
     handler: "aurae",
@@ -38,9 +65,29 @@ const CASES: readonly Case[] = [
   },
   { id: "aurae-flat", handler: "aurae-flat", policy: "require-vm", virtualization: AVAILABLE, want: ["flat", "HandlerFlat"] },
   { id: "aurae-vm", handler: "aurae-vm", policy: "flat", virtualization: AVAILABLE, want: ["microvm", "Default"] },
-  { id: "aurae-vm privileged is all of the guest", handler: "aurae-vm", policy: "flat", virtualization: AVAILABLE, privileged: true, want: ["microvm", "Default"] },
-  { id: "aurae-vm without virtualization", handler: "aurae-vm", policy: "flat", virtualization: MISSING, want: ["refused", "RequiresVirtualization"] },
-  { id: "aurae-vm on the host's ipc", handler: "aurae-vm", policy: "flat", virtualization: AVAILABLE, namespaces: { ipc: "node" }, want: ["refused", "RequiresHost"] },
+  {
+    id: "aurae-vm privileged is all of the guest",
+    handler: "aurae-vm",
+    policy: "flat",
+    virtualization: AVAILABLE,
+    privileged: true,
+    want: ["microvm", "Default"],
+  },
+  {
+    id: "aurae-vm without virtualization",
+    handler: "aurae-vm",
+    policy: "flat",
+    virtualization: MISSING,
+    want: ["refused", "RequiresVirtualization"],
+  },
+  {
+    id: "aurae-vm on the host's ipc",
+    handler: "aurae-vm",
+    policy: "flat",
+    virtualization: AVAILABLE,
+    namespaces: { ipc: "node" },
+    want: ["refused", "RequiresHost"],
+  },
   { id: "unknown handler", handler: "kata", policy: "prefer-vm", virtualization: AVAILABLE, want: ["refused", "UnknownHandler"] },
 ];
 

@@ -70,7 +70,11 @@ function placeInVm(input: PlacementInput, host: HostTrigger | undefined): Placem
   const asked = input.handler === "aurae-vm" ? "runtime_handler aurae-vm" : "placement.default require-vm";
   // Privileged is all of the guest there; the host's namespaces cannot be had from inside one.
   if (host?.reason === "HostNamespace") {
-    return { mode: "refused", reason: "RequiresHost", message: `${asked} allows no flat pod, but ${host.message}: use runtimeClassName aurae-flat` };
+    return {
+      mode: "refused",
+      reason: "RequiresHost",
+      message: `${asked} allows no flat pod, but ${host.message}: use runtimeClassName aurae-flat`,
+    };
   }
   if (!input.virtualization.available) {
     return {
@@ -90,7 +94,11 @@ interface HostTrigger {
 /** The first field of the sandbox that only the host's own kernel can satisfy. */
 function hostTrigger(config: SandboxConfig): HostTrigger | undefined {
   const modes = config.namespaces;
-  for (const [name, mode] of [["network", modes.network], ["pid", modes.pid], ["ipc", modes.ipc]] as const) {
+  for (const [name, mode] of [
+    ["network", modes.network],
+    ["pid", modes.pid],
+    ["ipc", modes.ipc],
+  ] as const) {
     if (mode === "node") {
       return { reason: "HostNamespace", message: `linux.security_context.namespace_options.${name} is NODE` };
     }

@@ -1,5 +1,5 @@
-import { unreachable } from "../lib/coded-error.ts";
 import type { PodCgroup } from "../host/cgroup-paths.ts";
+import { unreachable } from "../lib/coded-error.ts";
 import type { Placement } from "./placement.ts";
 import type { PodNetwork, ProcessIdentity } from "./ports.ts";
 import type { SandboxConfig } from "./sandbox-config.ts";

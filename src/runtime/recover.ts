@@ -2,11 +2,10 @@ import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 
 import type { ContainerRecord } from "./container.ts";
-import { containerName, fingerprintOf } from "./create-container.ts";
 import { markLost } from "./exits.ts";
+import { containerFingerprint, containerName, podFingerprint, podName } from "./identity.ts";
 import type { PodRecord } from "./pod.ts";
 import { discard, remove as removeContainer } from "./remove-container.ts";
-import { podFingerprint, podName } from "./run-pod.ts";
 import { Container, Pod, podRootDir, podStateDir, type Runtime } from "./runtime.ts";
 import { forgetPod, savePod } from "./save.ts";
 import { tearDown } from "./teardown.ts";
@@ -57,7 +56,7 @@ function load(runtime: Runtime, records: Records): void {
     pod.containers.set(record.id, container);
     runtime.containers.set(record.id, container);
     if (record.state.phase !== "creating") {
-      runtime.containerNames.hold(containerName(record.podId, record.config), fingerprintOf(record.config), record.id);
+      runtime.containerNames.hold(containerName(record.podId, record.config), containerFingerprint(record.config), record.id);
     }
   }
 }

@@ -1,10 +1,10 @@
 import { PodServiceService } from "../../api/gen/aurae/pod/v0/pod.ts";
-import { sandboxOf } from "./pod.ts";
+import { containerName } from "./identity.ts";
 import { findContainer } from "./lookup.ts";
-import { type Container, containerScratchDir, containerStateDir, type Runtime } from "./runtime.ts";
+import { sandboxOf } from "./pod.ts";
+import { bundleDir, type Container, containerScratchDir, containerStateDir, type Runtime } from "./runtime.ts";
 import { forgetContainer } from "./save.ts";
 import { killContainer } from "./stop-container.ts";
-import { containerName } from "./create-container.ts";
 
 /** Kills what still runs and removes every trace but the log. An unknown container is success. */
 export async function removeContainer(runtime: Runtime, id: string, options: { readonly signal: AbortSignal }): Promise<void> {
@@ -27,7 +27,7 @@ export async function remove(runtime: Runtime, container: Container, options: { 
 export async function discard(runtime: Runtime, container: Container, options: { readonly signal: AbortSignal }): Promise<void> {
   const { rootDir, stateDir } = runtime.options;
   await runtime.images.releaseLayers(container.id);
-  await runtime.host.removeTree(bundleDir(runtime, container.id), options);
+  await runtime.host.removeTree(bundleDir(runtime.options, container.id), options);
   await runtime.host.removeTree(containerStateDir(stateDir, container.record), options);
   await runtime.host.removeTree(containerScratchDir(rootDir, container.record), options);
   container.pod.containers.delete(container.id);
@@ -35,11 +35,6 @@ export async function discard(runtime: Runtime, container: Container, options: {
   runtime.containers.delete(container.id);
   runtime.rates.delete(container.id);
   runtime.containerNames.release(containerName(container.pod.id, container.record.config));
-}
-
-/** OCI bundle of a container. */
-export function bundleDir(runtime: Runtime, containerId: string): string {
-  return `${runtime.options.bundleDir}/${containerId}`;
 }
 
 function isSupervised(runtime: Runtime, container: Container): boolean {

@@ -4,13 +4,13 @@ import { PodServiceService } from "../../api/gen/aurae/pod/v0/pod.ts";
 import { SupervisorServiceService } from "../../api/gen/aurae/supervisor/v0/supervisor.ts";
 import { CONTRACT_VERSION } from "../agent/agent.ts";
 import { AgentError } from "../agent/errors.ts";
+import { podCgroup } from "../host/cgroup-paths.ts";
 import { failpoint } from "../lib/failpoint.ts";
 import { newId } from "../lib/ids.ts";
 import { nowNs } from "../lib/time.ts";
-import { podCgroup } from "../host/cgroup-paths.ts";
 import { agentCgroup } from "./cgroup.ts";
 import { RuntimeError } from "./errors.ts";
-import { place, type Placement } from "./placement.ts";
+import { type Placement, place } from "./placement.ts";
 import type { NamespacePaths, Sandbox } from "./pod.ts";
 import { checkPodFiles, podFilePaths, podHostname, writePodFiles } from "./pod-directory.ts";
 import type { PodNetwork } from "./ports.ts";
@@ -41,26 +41,18 @@ export async function runPod(runtime: Runtime, request: RunPodRequest, options: 
   return runtime.podNames.claim(podName(request.config), podFingerprint(request), () => attempt(runtime, request, placement), options);
 }
 
-/** The key under which CRI requires a pod to be unique. */
-export function podName(config: SandboxConfig): string {
-  const { name, namespace, uid, attempt } = config.metadata;
-  return [name, namespace, uid, attempt].join("_");
-}
-
-/** What makes two requests for a pod identical. */
-export function podFingerprint({ config, handler }: { readonly config: SandboxConfig; readonly handler: string }): string {
-  return JSON.stringify([config, handler]);
-}
-
 /** Decides where the pod runs, and refuses before anything is made. */
 function admit(runtime: Runtime, { config, handler }: RunPodRequest): Placement {
-  if (runtime.shutdown.aborted) throw new RuntimeError({ code: "ERR_SHUTTING_DOWN" }, "the daemon is shutting down: try again when it is back");
+  if (runtime.shutdown.aborted)
+    throw new RuntimeError({ code: "ERR_SHUTTING_DOWN" }, "the daemon is shutting down: try again when it is back");
   checkPodFiles(config);
-  if (config.namespaces.user !== undefined) throw new RuntimeError({ code: "ERR_NOT_BUILT", what: "user namespaces" }, "user namespaces are not built yet: remove userns_options");
+  if (config.namespaces.user !== undefined)
+    throw new RuntimeError({ code: "ERR_NOT_BUILT", what: "user namespaces" }, "user namespaces are not built yet: remove userns_options");
   const { policy, virtualization } = runtime.options;
   const placement = place({ config, handler, policy, virtualization });
   if (placement.mode === "refused") throw new RuntimeError({ code: "ERR_PLACEMENT", reason: placement.reason }, placement.message);
-  if (placement.mode === "microvm") throw new RuntimeError({ code: "ERR_NOT_BUILT", what: "microVM pods" }, "microVM pods are not built yet");
+  if (placement.mode === "microvm")
+    throw new RuntimeError({ code: "ERR_NOT_BUILT", what: "microVM pods" }, "microVM pods are not built yet");
   return placement;
 }
 
@@ -177,4 +169,3 @@ async function greet(pod: Pod, options: { readonly signal: AbortSignal; readonly
     `auraed speaks contract version ${contractVersion}, the daemon ${CONTRACT_VERSION}: install both from one release`,
   );
 }
-

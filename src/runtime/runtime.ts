@@ -1,18 +1,18 @@
 import { join } from "node:path";
 
 import { Agent } from "../agent/agent.ts";
-import type { Log } from "../lib/log.ts";
 import type { CgroupDriver } from "../host/cgroups.ts";
-import type { HostFacts } from "./oci-input.ts";
+import type { KeyedQueue } from "../lib/keyed-queue.ts";
+import type { Log } from "../lib/log.ts";
 import type { ContainerEvent, ContainerRecord } from "./container.ts";
 import { nextContainerState } from "./container.ts";
-import { Names } from "./names.ts";
+import type { Names } from "./names.ts";
+import type { HostFacts } from "./oci-input.ts";
 import type { PlacementPolicy, Virtualization } from "./placement.ts";
 import type { PodEvent, PodRecord } from "./pod.ts";
 import { nextPodState } from "./pod.ts";
-import type { Rates } from "./stats.ts";
 import type { Images, Network, PodHost, Store } from "./ports.ts";
-import type { KeyedQueue } from "../lib/keyed-queue.ts";
+import type { Rates } from "./stats.ts";
 
 export interface RuntimeOptions {
   /** Durable: pods' records and scratch directories. */
@@ -126,4 +126,9 @@ export function containerScratchDir(rootDir: string, container: { readonly id: s
 
 export function containerStateDir(stateDir: string, container: { readonly id: string; readonly podId: string }): string {
   return join(podStateDir(stateDir, container.podId), "containers", container.id.slice(0, 16));
+}
+
+/** OCI bundle of a container. */
+export function bundleDir(options: RuntimeOptions, containerId: string): string {
+  return join(options.bundleDir, containerId);
 }

@@ -1,6 +1,6 @@
 import { failpoint } from "../lib/failpoint.ts";
-import { podRootDir, type Container, type Pod, type Runtime } from "./runtime.ts";
 import { removePodRecord, writePodRecord } from "../store/pod-records.ts";
+import { type Container, type Pod, podRootDir, type Runtime } from "./runtime.ts";
 
 /**
  * Makes a pod's present record durable: in the database, and with its containers' in the pod's own directory, from which a lost database is

@@ -1,6 +1,6 @@
 import { PodServiceService } from "../../api/gen/aurae/pod/v0/pod.ts";
-import { failpoint } from "../lib/failpoint.ts";
 import { messageOf } from "../lib/coded-error.ts";
+import { failpoint } from "../lib/failpoint.ts";
 import { nowNs } from "../lib/time.ts";
 import { wrongState } from "./errors.ts";
 import { getContainer, readySandbox } from "./lookup.ts";
@@ -28,10 +28,19 @@ async function start(runtime: Runtime, container: Container, requestId: string):
   try {
     // Not the caller's signal: a start that was begun is finished, so that its outcome is known.
     const signal = AbortSignal.timeout(START_TIMEOUT_MS);
-    const { startedAtNs } = await container.pod.agent.call(PodServiceService.startContainer, { containerId: container.id }, { signal, requestId });
+    const { startedAtNs } = await container.pod.agent.call(
+      PodServiceService.startContainer,
+      { containerId: container.id },
+      { signal, requestId },
+    );
     container.apply({ type: "started", startedAtNs: String(startedAtNs) });
   } catch (error) {
-    const exit = { finishedAtNs: String(nowNs()), exitCode: START_FAILED_EXIT_CODE, reason: "StartError", message: messageOf(error) } as const;
+    const exit = {
+      finishedAtNs: String(nowNs()),
+      exitCode: START_FAILED_EXIT_CODE,
+      reason: "StartError",
+      message: messageOf(error),
+    } as const;
     container.apply({ type: "exited", startedAtNs: "0", exit });
     await saveContainer(runtime, container);
     throw error;

@@ -49,7 +49,9 @@ const CONTAINER_EVENTS: { readonly [Type in ContainerEvent["type"]]: ContainerEv
   exited: { type: "exited", startedAtNs: "4", exit: { ...EXIT, exitCode: 4 } },
 };
 
-const CONTAINER_TABLE: { readonly [Phase in ContainerState["phase"]]: { readonly [Type in ContainerEvent["type"]]: ContainerState["phase"] } } = {
+const CONTAINER_TABLE: {
+  readonly [Phase in ContainerState["phase"]]: { readonly [Type in ContainerEvent["type"]]: ContainerState["phase"] };
+} = {
   creating: { created: "created", started: "creating", exited: "exited" },
   created: { created: "created", started: "running", exited: "exited" },
   running: { created: "running", started: "running", exited: "exited" },
@@ -80,6 +82,9 @@ suite("container states", () => {
   });
 
   test("an OOM kill is a reason whatever the code", () => {
-    assert.deepEqual([exitReason(0, false), exitReason(1, false), exitReason(137, true), exitReason(0, true)], ["Completed", "Error", "OOMKilled", "OOMKilled"]);
+    assert.deepEqual(
+      [exitReason(0, false), exitReason(1, false), exitReason(137, true), exitReason(0, true)],
+      ["Completed", "Error", "OOMKilled", "OOMKilled"],
+    );
   });
 });

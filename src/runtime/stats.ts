@@ -31,7 +31,11 @@ export async function samplePod(runtime: Runtime, pod: Pod, options: { readonly 
 }
 
 /** The same for several pods; one that is not READY, fails or vanishes is left out. */
-export async function samplePods(runtime: Runtime, pods: readonly Pod[], options: { readonly signal: AbortSignal }): Promise<readonly PodSample[]> {
+export async function samplePods(
+  runtime: Runtime,
+  pods: readonly Pod[],
+  options: { readonly signal: AbortSignal },
+): Promise<readonly PodSample[]> {
   const ready = pods.filter(({ record }) => record.state.phase === "ready");
   const samples = await Promise.all(
     ready.map((pod) =>

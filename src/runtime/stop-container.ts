@@ -9,7 +9,12 @@ const SIGKILL = 9;
  * Ends a container: its stop signal to the first process, and SIGKILL to all of it when it still runs after `graceMs`. Returns when it is EXITED.
  * An unknown or ended container is success. Of several calls the shortest grace wins.
  */
-export async function stopContainer(runtime: Runtime, id: string, graceMs: number, options: { readonly signal: AbortSignal }): Promise<void> {
+export async function stopContainer(
+  runtime: Runtime,
+  id: string,
+  graceMs: number,
+  options: { readonly signal: AbortSignal },
+): Promise<void> {
   const container = findContainer(runtime, id);
   if (container === undefined || container.record.state.phase === "exited") return;
   // A process that was never started has no handler for a stop signal.

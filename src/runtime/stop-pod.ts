@@ -1,8 +1,8 @@
 import { failpoint } from "../lib/failpoint.ts";
-import { podRootDir, type Pod, type Runtime } from "./runtime.ts";
+import { podName } from "./identity.ts";
 import { findPod } from "./lookup.ts";
 import { discard } from "./remove-container.ts";
-import { podName } from "./run-pod.ts";
+import { type Pod, podRootDir, type Runtime } from "./runtime.ts";
 import { forgetPod } from "./save.ts";
 import { tearDown } from "./teardown.ts";
 

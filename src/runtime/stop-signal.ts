@@ -13,7 +13,8 @@ export function effectiveStopSignal(config: ContainerConfig, image: ImageConfig)
   if (config.stopSignal !== 0) return config.stopSignal;
   if (image.stopSignal === "") return SIGTERM;
   const number = parseSignal(image.stopSignal);
-  if (number === undefined) throw invalid("config.image", `the image's StopSignal ${JSON.stringify(image.stopSignal)} is not a signal: set config.stop_signal`);
+  if (number === undefined)
+    throw invalid("config.image", `the image's StopSignal ${JSON.stringify(image.stopSignal)} is not a signal: set config.stop_signal`);
   return number;
 }
 

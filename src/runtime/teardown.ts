@@ -2,9 +2,9 @@ import { PodServiceService } from "../../api/gen/aurae/pod/v0/pod.ts";
 import { SupervisorServiceService } from "../../api/gen/aurae/supervisor/v0/supervisor.ts";
 import { ownedCgroups } from "./cgroup.ts";
 import { applyShutdownExits, CONTAINER_KILL_TIMEOUT_MS, markLost, waitExited } from "./exits.ts";
+import { sandboxOf } from "./pod.ts";
 import { type Pod, podStateDir, type Runtime } from "./runtime.ts";
 import { savePod } from "./save.ts";
-import { sandboxOf } from "./pod.ts";
 
 const SIGKILL = 9;
 

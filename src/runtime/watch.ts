@@ -2,8 +2,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 
 import { PodServiceService } from "../../api/gen/aurae/pod/v0/pod.ts";
 import { messageOf } from "../lib/coded-error.ts";
-import { applyAgentState, markLost } from "./exits.ts";
 import { ownedCgroups } from "./cgroup.ts";
+import { applyAgentState, markLost } from "./exits.ts";
 import { type Pod, podStateDir, type Runtime } from "./runtime.ts";
 import { savePod } from "./save.ts";
 

@@ -1,10 +1,10 @@
 import {
   type Capability,
   type ContainerConfig as CriContainerConfig,
+  MountPropagation as CriPropagation,
   type KeyValue,
   type LinuxContainerSecurityContext,
   type Mount,
-  MountPropagation as CriPropagation,
   Signal,
 } from "../../../api/gen/cri/v1/api.ts";
 import { CAPABILITIES } from "../../runtime/capabilities.ts";
@@ -60,7 +60,10 @@ export function decodeContainerConfig(message: CriContainerConfig | undefined): 
 /** It names a file below the sandbox's log directory, and only there. */
 function decodeLogPath(path: string): string {
   if (path.startsWith("/") || path.includes("\0") || path.split("/").includes("..")) {
-    throw new InvalidArgumentError("config.log_path", `must be a path relative to the sandbox's log_directory, without '..', is ${JSON.stringify(path)}`);
+    throw new InvalidArgumentError(
+      "config.log_path",
+      `must be a path relative to the sandbox's log_directory, without '..', is ${JSON.stringify(path)}`,
+    );
   }
   return path;
 }
@@ -84,7 +87,8 @@ const MOUNT_OPTIONS = ["noexec", "nodev", "nosuid"];
 function decodeMount(mount: Mount, index: number): MountRequest {
   const field = `config.mounts[${index}]`;
   const propagation = known(PROPAGATIONS, mount.propagation, `${field}.propagation`);
-  if (mount.recursiveReadOnly && !mount.readonly) throw new InvalidArgumentError(`${field}.recursive_read_only`, "needs readonly to be set too");
+  if (mount.recursiveReadOnly && !mount.readonly)
+    throw new InvalidArgumentError(`${field}.recursive_read_only`, "needs readonly to be set too");
   if (mount.recursiveReadOnly && propagation !== "private") {
     throw new InvalidArgumentError(`${field}.recursive_read_only`, "needs propagation PROPAGATION_PRIVATE");
   }

@@ -1,19 +1,18 @@
 import { readFile } from "node:fs/promises";
 
 import {
+  type ContainerStatus,
   type Container as CriContainer,
   ContainerState as CriContainerState,
-  type ContainerStatus,
   type ImageSpec,
   type LinuxContainerResources,
   type Mount,
   MountPropagation,
   Signal,
 } from "../../../api/gen/cri/v1/api.ts";
-import type { MountRequest } from "../../runtime/container-config.ts";
 import type { ContainerRecord, ContainerState, ContainerUser } from "../../runtime/container.ts";
-import { bundleDir } from "../../runtime/remove-container.ts";
-import type { Container, Runtime } from "../../runtime/runtime.ts";
+import type { MountRequest } from "../../runtime/container-config.ts";
+import { bundleDir, type Container, type Runtime } from "../../runtime/runtime.ts";
 import type { Resources } from "../../runtime/sandbox-config.ts";
 import { parseSignal } from "../../runtime/stop-signal.ts";
 
@@ -69,7 +68,7 @@ export function encodeContainerStatus(record: ContainerRecord): ContainerStatus 
 export async function encodeContainerInfo(runtime: Runtime, { id, record }: Container): Promise<{ [key: string]: string }> {
   const { podId, config, state } = record;
   const pid = state.phase === "created" || state.phase === "running" ? state.pid : 0;
-  const info = { sandboxID: podId, pid, config, runtimeSpec: await readSpec(`${bundleDir(runtime, id)}/config.json`) };
+  const info = { sandboxID: podId, pid, config, runtimeSpec: await readSpec(`${bundleDir(runtime.options, id)}/config.json`) };
   return { info: JSON.stringify(info) };
 }
 

@@ -1,4 +1,4 @@
-import { NamespaceMode, type NamespaceOption, type UserNamespace as CriUserNamespace } from "../../../api/gen/cri/v1/api.ts";
+import { type UserNamespace as CriUserNamespace, NamespaceMode, type NamespaceOption } from "../../../api/gen/cri/v1/api.ts";
 import type { NamespaceModes, UserNamespace } from "../../runtime/sandbox-config.ts";
 
 const MODES = {

@@ -1,7 +1,8 @@
+import type { CpuStats, InterfaceStats, MemoryStats, PressureLine, PressureStats } from "../../../api/gen/aurae/pod/v0/pod.ts";
 import type {
+  CpuUsage,
   ContainerStats as CriContainerStats,
   PodSandboxStats as CriPodStats,
-  CpuUsage,
   MemoryUsage,
   NetworkInterfaceUsage,
   NetworkUsage,
@@ -9,7 +10,6 @@ import type {
   SwapUsage,
   UInt64Value,
 } from "../../../api/gen/cri/v1/api.ts";
-import type { CpuStats, InterfaceStats, MemoryStats, PressureLine, PressureStats } from "../../../api/gen/aurae/pod/v0/pod.ts";
 import type { ContainerRecord } from "../../runtime/container.ts";
 import type { Runtime } from "../../runtime/runtime.ts";
 import type { ContainerSample, PodSample } from "../../runtime/stats.ts";

@@ -13,7 +13,12 @@ export function encodeConditions(runtime: Runtime): RuntimeCondition[] {
   const { virtualization } = runtime.options;
   return [
     { type: "RuntimeReady", status: true, reason: "", message: "" },
-    { type: "NetworkReady", status: network.ready, reason: network.ready ? "" : network.reason, message: network.ready ? "" : network.message },
+    {
+      type: "NetworkReady",
+      status: network.ready,
+      reason: network.ready ? "" : network.reason,
+      message: network.ready ? "" : network.message,
+    },
     {
       type: "VirtualizationAvailable",
       status: virtualization.available,

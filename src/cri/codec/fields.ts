@@ -21,13 +21,19 @@ export function secondsToMs(seconds: bigint, field: string): number {
 
 /** An empty string or an absolute path without NUL. */
 export function optionalPath(value: string, field: string): string {
-  if (value !== "" && !value.startsWith("/")) throw new InvalidArgumentError(field, `must be an absolute path, is ${JSON.stringify(value)}`);
-  if (value.includes("\0")) throw new InvalidArgumentError(field, "must not hold a NUL byte");
-  return value;
+  if (value !== "" && !value.startsWith("/"))
+    throw new InvalidArgumentError(field, `must be an absolute path, is ${JSON.stringify(value)}`);
+  return withoutNul(value, field);
 }
 
 export function absolutePath(value: string, field: string): string {
   return optionalPath(requireId(value, field), field);
+}
+
+/** What becomes a C string: no NUL. */
+export function withoutNul(value: string, field: string): string {
+  if (value.includes("\0")) throw new InvalidArgumentError(field, "must not hold a NUL byte");
+  return value;
 }
 
 /** A 64-bit number that JSON can hold. */

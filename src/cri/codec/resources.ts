@@ -10,7 +10,10 @@ export function decodeResources(linux: LinuxContainerResources | undefined, fiel
   if (linux === undefined) return {};
   const oomScoreAdj = safeNumber(linux.oomScoreAdj, `${field}.oom_score_adj`);
   if (Math.abs(oomScoreAdj) > MAX_OOM_SCORE_ADJ) {
-    throw new InvalidArgumentError(`${field}.oom_score_adj`, `must be between -${MAX_OOM_SCORE_ADJ} and ${MAX_OOM_SCORE_ADJ}, is ${oomScoreAdj}`);
+    throw new InvalidArgumentError(
+      `${field}.oom_score_adj`,
+      `must be between -${MAX_OOM_SCORE_ADJ} and ${MAX_OOM_SCORE_ADJ}, is ${oomScoreAdj}`,
+    );
   }
   return {
     ...positive("cpuPeriodUs", linux.cpuPeriod, `${field}.cpu_period`),
@@ -37,7 +40,8 @@ function withMinusOne<K extends string>(key: K, value: bigint, field: string): P
 }
 
 function cpuset(value: string, field: string): string {
-  if (!/^\d+(-\d+)?(,\d+(-\d+)?)*$/.test(value)) throw new InvalidArgumentError(field, `must be a list such as 0-2,4, is ${JSON.stringify(value)}`);
+  if (!/^\d+(-\d+)?(,\d+(-\d+)?)*$/.test(value))
+    throw new InvalidArgumentError(field, `must be a list such as 0-2,4, is ${JSON.stringify(value)}`);
   return value;
 }
 

@@ -20,7 +20,8 @@ export function decodeSandboxConfig(message: PodSandboxConfig | undefined): Sand
   const context = linux?.securityContext;
   const security = "config.linux.security_context";
   const namespaces = decodeNamespaces(context?.namespaceOptions, `${security}.namespace_options`);
-  if (namespaces.pid === "target") throw new InvalidArgumentError(`${security}.namespace_options.pid`, "must not be TARGET: a sandbox has no target container");
+  if (namespaces.pid === "target")
+    throw new InvalidArgumentError(`${security}.namespace_options.pid`, "must not be TARGET: a sandbox has no target container");
   return {
     metadata: decodeMetadata(config.metadata),
     hostname: config.hostname,
@@ -59,7 +60,10 @@ const MAX_PORT = 65_535;
 function decodePortMapping(mapping: PortMapping, index: number): SandboxPortMapping {
   const field = `config.port_mappings[${index}]`;
   const { containerPort, hostPort, hostIp } = mapping;
-  for (const [name, port] of [["container_port", containerPort], ["host_port", hostPort]] as const) {
+  for (const [name, port] of [
+    ["container_port", containerPort],
+    ["host_port", hostPort],
+  ] as const) {
     if (port < 0 || port > MAX_PORT) throw new InvalidArgumentError(`${field}.${name}`, `must be between 0 and ${MAX_PORT}, is ${port}`);
   }
   if (hostPort !== 0 && containerPort === 0) throw new InvalidArgumentError(`${field}.container_port`, "must be set when host_port is");
@@ -69,8 +73,10 @@ function decodePortMapping(mapping: PortMapping, index: number): SandboxPortMapp
 /** The kernel's key grammar, dots or slashes between the parts; auraed checks that the key belongs to a namespace of the pod. */
 function decodeSysctls(sysctls: { readonly [key: string]: string }): Readonly<Record<string, string>> {
   for (const [key, value] of Object.entries(sysctls)) {
-    if (!/^[a-z0-9_-]+([./][a-zA-Z0-9_:@%-]+)+$/.test(key)) throw new InvalidArgumentError("config.linux.sysctls", `has the malformed key ${JSON.stringify(key)}`);
-    if (/[\0\n\r+]/.test(value)) throw new InvalidArgumentError(`config.linux.sysctls[${key}]`, "must be one line without control characters or '+'");
+    if (!/^[a-z0-9_-]+([./][a-zA-Z0-9_:@%-]+)+$/.test(key))
+      throw new InvalidArgumentError("config.linux.sysctls", `has the malformed key ${JSON.stringify(key)}`);
+    if (/[\0\n\r+]/.test(value))
+      throw new InvalidArgumentError(`config.linux.sysctls[${key}]`, "must be one line without control characters or '+'");
   }
   return sortedMap(sysctls);
 }

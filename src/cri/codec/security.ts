@@ -1,12 +1,12 @@
 import {
-  type NamespaceOption,
+  SupplementalGroupsPolicy as CriGroupsPolicy,
   NamespaceMode as CriNamespaceMode,
   type SecurityProfile as CriSecurityProfile,
-  SecurityProfile_ProfileType as ProfileType,
-  type SELinuxOption,
-  SupplementalGroupsPolicy as CriGroupsPolicy,
   type UserNamespace as CriUserNamespace,
   type IDMapping,
+  type NamespaceOption,
+  SecurityProfile_ProfileType as ProfileType,
+  type SELinuxOption,
 } from "../../../api/gen/cri/v1/api.ts";
 import type {
   IdMapping,
@@ -31,7 +31,8 @@ const MODES: Readonly<Record<number, NamespaceMode>> = {
 export function decodeNamespaces(options: NamespaceOption | undefined, field: string): NamespaceModes {
   const pid = known(MODES, options?.pid ?? 0, `${field}.pid`);
   const targetId = options?.targetId ?? "";
-  if (pid === "target" && targetId === "") throw new InvalidArgumentError(`${field}.target_id`, "must name the container whose pid namespace is joined");
+  if (pid === "target" && targetId === "")
+    throw new InvalidArgumentError(`${field}.target_id`, "must name the container whose pid namespace is joined");
   return {
     network: podOrNode(options?.network ?? 0, `${field}.network`),
     pid,
@@ -61,8 +62,10 @@ function decodeUserNamespace(userns: CriUserNamespace | undefined, field: string
 
 function onlyMapping(mappings: readonly IDMapping[], field: string): IdMapping {
   const [first, second] = mappings;
-  if (first === undefined || second !== undefined) throw new InvalidArgumentError(field, `must hold exactly one mapping, holds ${mappings.length}`);
-  if (first.containerId !== 0) throw new InvalidArgumentError(`${field}.container_id`, `must be 0, is ${first.containerId}: the container's root has to be mapped`);
+  if (first === undefined || second !== undefined)
+    throw new InvalidArgumentError(field, `must hold exactly one mapping, holds ${mappings.length}`);
+  if (first.containerId !== 0)
+    throw new InvalidArgumentError(`${field}.container_id`, `must be 0, is ${first.containerId}: the container's root has to be mapped`);
   if (first.length === 0) throw new InvalidArgumentError(`${field}.length`, "must be at least 1");
   return { containerId: first.containerId, hostId: first.hostId, length: first.length };
 }

@@ -1,6 +1,6 @@
 import type { PodSandboxStatusRequest, PodSandboxStatusResponse } from "../../../api/gen/cri/v1/api.ts";
-import { getPod } from "../../runtime/lookup.ts";
 import { nowNs } from "../../lib/time.ts";
+import { getPod } from "../../runtime/lookup.ts";
 import type { Call } from "../call.ts";
 import { encodeContainerStatus } from "../codec/encode-container.ts";
 import { encodePodInfo, encodePodStatus } from "../codec/encode-pod.ts";

@@ -1,8 +1,8 @@
 import type { UpdateContainerResourcesRequest, UpdateContainerResourcesResponse } from "../../../api/gen/cri/v1/api.ts";
 import { updateContainer } from "../../runtime/update-container.ts";
 import type { Call } from "../call.ts";
-import { decodeResources } from "../codec/resources.ts";
 import { requireId } from "../codec/fields.ts";
+import { decodeResources } from "../codec/resources.ts";
 
 export async function updateContainerResources(
   request: UpdateContainerResourcesRequest,
