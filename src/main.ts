@@ -1,4 +1,7 @@
 /** Arguments and environment to configuration, run until a signal, exit code. */
+import { mkdirSync } from "node:fs";
+import { enableCompileCache, flushCompileCache } from "node:module";
+import { join } from "node:path";
 import { parseCommand } from "./config/command.ts";
 import type { Config } from "./config/config.ts";
 import { type Environment, readEnvironment } from "./config/env.ts";
@@ -62,13 +65,26 @@ interface ServeModules {
 
 async function serveUntil(stop: AbortSignal, config: Config, { log, environment }: ServeModules): Promise<void> {
   log.info("starting", { version: RUNTIME_VERSION, pid: process.pid, root: config.root });
+  cacheCompiledCode(config.root);
   // Loaded only now: the other commands need none of it.
   const { openDaemon } = await import("./daemon.ts");
   await using _ = await openDaemon(config, { log, failpoints: environment.failpoints });
   await notify(environment.notifySocket, "READY=1", log);
+  // Node would write it at exit, and a daemon that is killed has none.
+  flushCompileCache();
   await aborted(stop);
   log.info("stopping", { reason: messageOf(stop.reason) });
   await notify(environment.notifySocket, "STOPPING=1", log);
+}
+
+/**
+ * Stripping types and compiling takes half a second of each start; the cache leaves a quarter of it and saves 20 MB. It lies in the root
+ * and not where Node would put it, in /tmp: what is in it gets executed.
+ */
+function cacheCompiledCode(root: string): void {
+  const directory = join(root, "compile-cache");
+  mkdirSync(directory, { recursive: true, mode: 0o711 });
+  enableCompileCache(directory);
 }
 
 /** Aborts with the first SIGTERM or SIGINT; the second ends the process at once. */
