@@ -57,7 +57,8 @@ config=(--config "patch.crates-io.$crate.path=\"$source\"")
 cd auraed
 
 if [ $# -gt 0 ]; then
-  exec "$cargo" "${config[@]}" "$@"
+  # After the subcommand: clippy is a program of its own and does not see what stands before its name.
+  exec "$cargo" "$1" "${config[@]}" "${@:2}"
 fi
 
 "$cargo" "${config[@]}" build --release --locked

@@ -35,14 +35,14 @@ pub mod sys;
 pub mod api {
     /// `aurae.pod.v0`: what a supervisor of containers does for one pod.
     pub mod pod {
-        #[allow(clippy::all, missing_docs)]
+        #[allow(clippy::all, clippy::too_many_lines, missing_docs)]
         pub mod v0 {
             tonic::include_proto!("aurae.pod.v0");
         }
     }
     /// `aurae.supervisor.v0`: what the daemon asks of a pod's host-side auraed.
     pub mod supervisor {
-        #[allow(clippy::all, missing_docs)]
+        #[allow(clippy::all, clippy::too_many_lines, missing_docs)]
         pub mod v0 {
             tonic::include_proto!("aurae.supervisor.v0");
         }
