@@ -10,6 +10,7 @@ import { newId } from "../lib/ids.ts";
 import { nowNs } from "../lib/time.ts";
 import { agentCgroup } from "./cgroup.ts";
 import { RuntimeError } from "./errors.ts";
+import { podFingerprint, podName } from "./identity.ts";
 import { type Placement, place } from "./placement.ts";
 import type { NamespacePaths, Sandbox } from "./pod.ts";
 import { checkPodFiles, podFilePaths, podHostname, writePodFiles } from "./pod-directory.ts";
