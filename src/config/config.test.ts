@@ -67,6 +67,7 @@ test("one problem each: where it is, what was wrong, the nearest key", () => {
     ['[image]\nno_progress_timeout = "5 minutes"', "c.toml:2:23", /want duration, such as "90s"/],
     ['[vm]\naccelerator = "hvf"', "c.toml:2:15", /want "auto" \| "kvm" \| "tcg" \| "off", not "hvf"/],
     ["[vm]\ndefault_memory = 512", "c.toml:2:18", /want size, such as "512MiB"/],
+    ['[vm]\ndefault_memory = "0B"', "c.toml:2:18", /want size/],
     ['[streaming]\naddress = "localhost"', "c.toml:2:11", /want IP address/],
     ["root = 2020-01-01", "c.toml:1:8", /^root: want absolute path$/],
     ['root = "/a"\nroot = "/b"', "c.toml:2:1", /not TOML: .*multiple times/],

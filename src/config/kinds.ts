@@ -38,7 +38,7 @@ export const pathKind: Kind<string> = textKind("absolute path", parsePath, same)
 export const pathOrNoneKind: Kind<string> = textKind('absolute path, or ""', (text) => (text === "" ? "" : parsePath(text)), same);
 export const textOrNoneKind: Kind<string> = textKind("text", same, same);
 export const durationKind: Kind<number> = textKind('duration, such as "90s", "5m" or "1h30m"', parseDurationMs, formatDuration);
-export const sizeKind: Kind<number> = textKind('size, such as "512MiB" or "2GiB"', parseSizeBytes, formatSize);
+export const sizeKind: Kind<number> = textKind('size, such as "512MiB" or "2GiB"', (text) => parseSizeBytes(text) || undefined, formatSize);
 export const addressKind: Kind<string> = textKind("IP address", (text) => (isIP(text) === 0 ? undefined : text), same);
 
 /** The kernel's limit for a socket's path, its closing zero taken off. */
