@@ -8,10 +8,14 @@ cache="${AURAE_CRI_CACHE:-${HOME:-/root}/.cache/aurae-cri}"
 # shellcheck disable=SC2034  # for setup.sh
 node_version=26.9.0
 rust_minimum=1.95
-go_minimum=1.26
+go_minimum=1.26.2
 go_version=1.26.8
 
-[ -d "${HOME:-/root}/.cargo/bin" ] && PATH="$PATH:${HOME:-/root}/.cargo/bin"
+# Where rustup puts its toolchain, also for a shell that did not read the profile.
+case ":$PATH:" in
+  *":${HOME:-/root}/.cargo/bin:"*) ;;
+  *) [ -x "${HOME:-/root}/.cargo/bin/cargo" ] && PATH="${HOME:-/root}/.cargo/bin:$PATH" ;;
+esac
 [ -x "$cache/go-$go_version/bin/go" ] && PATH="$cache/go-$go_version/bin:$PATH"
 PATH="${root:?}/node_modules/.bin:$PATH:/usr/sbin:/sbin"
 export PATH
