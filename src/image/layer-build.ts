@@ -1,0 +1,164 @@
+import { createHash, type Hash } from "node:crypto";
+import { closeSync, fstatSync, openSync, rmSync } from "node:fs";
+import { Readable } from "node:stream";
+import { createGunzip, createZstdDecompress } from "node:zlib";
+
+import { BlobFile } from "./blob-file.ts";
+import { asDigest, type Digest } from "./digest.ts";
+import { ErofsWriter } from "./erofs-writer.ts";
+import { digestMismatch, fromIo, malformed } from "./errors.ts";
+import { LayerTree } from "./layer-tree.ts";
+import { TarReader, type TarSink } from "./tar-reader.ts";
+
+export interface LayerLimits {
+  /** Of the blob before padding. */
+  readonly maxLayerBytes: number;
+  readonly maxEntries: number;
+}
+
+/** One layer to make. */
+export interface LayerJob extends LayerLimits {
+  /** Of what the registry sends. */
+  readonly digest: Digest;
+  readonly sizeBytes: number;
+  /** Of the uncompressed tar. */
+  readonly diffId: Digest;
+  /** Where the blob is written; the caller moves it to its place. Must not exist. */
+  readonly path: string;
+}
+
+export interface LayerResult {
+  readonly blobBytes: number;
+  /** What the file system gave it. */
+  readonly diskBytes: number;
+  readonly tarBytes: number;
+}
+
+/**
+ * The one pass of a layer: compressed bytes → digest → inflate → diff-id → tar → EROFS blob, on the disk when this resolves. On failure
+ * no file is left.
+ */
+export async function buildLayer(job: LayerJob, source: AsyncIterable<Buffer>): Promise<LayerResult> {
+  let fd: number | undefined;
+  try {
+    fd = openSync(job.path, "wx", 0o600);
+    return await writeLayer(job, source, fd);
+  } catch (error) {
+    rmSync(job.path, { force: true });
+    throw fromIo(error, job.path);
+  } finally {
+    if (fd !== undefined) closeSync(fd);
+  }
+}
+
+async function writeLayer(job: LayerJob, source: AsyncIterable<Buffer>, fd: number): Promise<LayerResult> {
+  const writer = new ErofsWriter(new BlobFile(fd, { maxBytes: job.maxLayerBytes }));
+  const tree = new LayerTree({ maxEntries: job.maxEntries });
+  const reader = new TarReader(sinkInto(tree, writer));
+  const compressed = new CountingHash();
+  const plain = new CountingHash();
+  for await (const chunk of inflate(compressed.tap(source))) {
+    plain.update(chunk);
+    reader.push(chunk);
+  }
+  // Digests before structure: a damaged transfer should be called that.
+  compressed.expect("layer blob", job.digest, job.sizeBytes);
+  plain.expect("uncompressed layer (diff-id)", job.diffId, undefined);
+  reader.finish();
+  const blobBytes = writer.finish(tree.root, uuidOf(job.diffId));
+  return { blobBytes, diskBytes: fstatSync(fd).blocks * 512, tarBytes: plain.sizeBytes };
+}
+
+function sinkInto(tree: LayerTree, writer: ErofsWriter): TarSink {
+  let waiting = false;
+  return {
+    entry(entry) {
+      const node = tree.add(entry);
+      waiting = node !== undefined;
+      if (node !== undefined && node.sizeBytes > 0) writer.beginFile(node);
+    },
+    data(bytes) {
+      if (waiting) writer.data(bytes);
+    },
+    hole(sizeBytes) {
+      if (waiting) writer.hole(sizeBytes);
+    },
+    endEntry() {
+      waiting = false;
+    },
+  };
+}
+
+class CountingHash {
+  readonly #hash: Hash = createHash("sha256");
+  sizeBytes = 0;
+
+  update(chunk: Buffer): void {
+    this.#hash.update(chunk);
+    this.sizeBytes += chunk.length;
+  }
+
+  async *tap(source: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+    for await (const chunk of source) {
+      this.update(chunk);
+      yield chunk;
+    }
+  }
+
+  expect(what: string, digest: Digest, sizeBytes: number | undefined): void {
+    const actual = asDigest(this.#hash.digest("hex"));
+    if (actual !== digest) throw digestMismatch(what, digest, actual);
+    if (sizeBytes !== undefined && sizeBytes !== this.sizeBytes)
+      throw malformed(`the blob has ${this.sizeBytes} bytes, its manifest says ${sizeBytes}`);
+  }
+}
+
+/** By what the bytes are, not by the media type: registries are known to mislabel. */
+async function* inflate(source: AsyncGenerator<Buffer>): AsyncGenerator<Buffer> {
+  let head: Buffer = Buffer.alloc(0);
+  while (head.length < 4) {
+    const { value, done } = await source.next();
+    if (done === true) break;
+    head = head.length === 0 ? value : Buffer.concat([head, value]);
+  }
+  const whole = prepend(head, source);
+  const decoder = decoderFor(head);
+  if (decoder === undefined) {
+    yield* whole;
+    return;
+  }
+  const input = Readable.from(whole, { objectMode: false, highWaterMark: 1 << 20 });
+  input.on("error", (error) => decoder.destroy(error));
+  try {
+    for await (const chunk of input.pipe(decoder)) yield chunk as Buffer;
+  } catch (error) {
+    throw isDecodeError(error) ? malformed(`it cannot be decompressed: ${error.message}`) : error;
+  } finally {
+    input.destroy();
+    decoder.destroy();
+  }
+}
+
+function decoderFor(head: Buffer) {
+  const chunkSize = 256 << 10;
+  if (head[0] === 0x1f && head[1] === 0x8b) return createGunzip({ chunkSize });
+  if (head.length >= 4 && head.readUInt32LE(0) === 0xfd2fb528) return createZstdDecompress({ chunkSize });
+  return undefined;
+}
+
+function isDecodeError(error: unknown): error is Error {
+  return error instanceof Error && "code" in error && /^(Z_|ZSTD_)/.test(String(error.code));
+}
+
+async function* prepend(head: Buffer, rest: AsyncGenerator<Buffer>): AsyncGenerator<Buffer> {
+  if (head.length > 0) yield head;
+  yield* rest;
+}
+
+/** The layer's own, so that the same layer gives the same bytes; marked as a custom one (version 8). */
+function uuidOf(diffId: Digest): Buffer {
+  const uuid = Buffer.from(diffId.slice("sha256:".length), "hex").subarray(0, 16);
+  uuid[6] = ((uuid[6] ?? 0) & 0x0f) | 0x80;
+  uuid[8] = ((uuid[8] ?? 0) & 0x3f) | 0x80;
+  return uuid;
+}

@@ -1,0 +1,107 @@
+import { mkdir, rmdir } from "node:fs/promises";
+import { basename, join } from "node:path";
+
+import { KeyedQueue } from "../lib/keyed-queue.ts";
+import { type Digest, hexOf } from "./digest.ts";
+import type { LayerMounter } from "./layer-mounter.ts";
+
+interface Wait {
+  readonly signal: AbortSignal;
+}
+
+interface Claim {
+  readonly imageId: Digest;
+  readonly diffIds: readonly Digest[];
+}
+
+const MAX_WAITING = 4096;
+
+/** Who needs which layers mounted. A layer is mounted once, for the first claim, and unmounted after the last. */
+export class LayerClaims implements AsyncDisposable {
+  readonly #dir: string;
+  readonly #mounter: LayerMounter;
+  readonly #claims = new Map<string, Claim>();
+  readonly #mounted = new Set<string>();
+  readonly #queue = new KeyedQueue({ maxWaiting: MAX_WAITING });
+
+  constructor(options: { readonly stateDir: string }, modules: { readonly mounter: LayerMounter }) {
+    this.#dir = join(options.stateDir, "layers");
+    this.#mounter = modules.mounter;
+  }
+
+  async open(): Promise<void> {
+    await mkdir(this.#dir, { recursive: true, mode: 0o711 });
+    for (const target of await this.#mounter.mounted(this.#dir)) this.#mounted.add(target);
+  }
+
+  imageInUse(imageId: Digest): boolean {
+    for (const claim of this.#claims.values()) if (claim.imageId === imageId) return true;
+    return false;
+  }
+
+  layerInUse(diffId: string): boolean {
+    for (const claim of this.#claims.values()) if (claim.diffIds.some((claimed) => claimed === diffId)) return true;
+    return false;
+  }
+
+  /** Says who is there without touching a mount. */
+  recover(owner: string, claim: Claim): void {
+    this.#claims.set(owner, claim);
+  }
+
+  /** The mount points, uppermost first. A layer that occurs twice counts where it is uppermost: overlayfs refuses a directory twice. */
+  async mount(owner: string, claim: Claim, blobPath: (diffId: Digest) => string, { signal }: Wait): Promise<readonly string[]> {
+    const fresh = !this.#claims.has(owner);
+    this.#claims.set(owner, claim);
+    const unique = [...new Set([...claim.diffIds].reverse())];
+    try {
+      await Promise.all(unique.map((diffId) => this.#mountOne(diffId, blobPath(diffId), signal)));
+    } catch (error) {
+      if (fresh) await this.release(owner);
+      throw error;
+    }
+    return unique.map((diffId) => this.#targetOf(diffId));
+  }
+
+  /** Answers the image that the owner had claimed. */
+  async release(owner: string): Promise<Digest | undefined> {
+    const claim = this.#claims.get(owner);
+    if (claim === undefined) return undefined;
+    this.#claims.delete(owner);
+    await Promise.all([...new Set(claim.diffIds)].map((diffId) => this.#unmountUnclaimed(this.#targetOf(diffId))));
+    return claim.imageId;
+  }
+
+  /** Takes down every mount that nobody claims. */
+  async sweep(): Promise<void> {
+    await Promise.all([...this.#mounted].map((target) => this.#unmountUnclaimed(target)));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#queue[Symbol.asyncDispose]();
+  }
+
+  #targetOf(diffId: Digest): string {
+    return join(this.#dir, hexOf(diffId));
+  }
+
+  #mountOne(diffId: Digest, blob: string, signal: AbortSignal): Promise<void> {
+    const target = this.#targetOf(diffId);
+    return this.#queue.run(target, signal, async () => {
+      if (this.#mounted.has(target)) return;
+      await mkdir(target, { recursive: true, mode: 0o711 });
+      await this.#mounter.mount(blob, target, { signal });
+      this.#mounted.add(target);
+    });
+  }
+
+  async #unmountUnclaimed(target: string): Promise<void> {
+    const signal = new AbortController().signal;
+    await this.#queue.run(target, signal, async () => {
+      if (!this.#mounted.has(target) || this.layerInUse(`sha256:${basename(target)}`)) return;
+      await this.#mounter.unmount(target, { signal });
+      this.#mounted.delete(target);
+      await rmdir(target).catch(() => {});
+    });
+  }
+}
