@@ -8,7 +8,7 @@ cache="${AURAE_CRI_CACHE:-${HOME:-/root}/.cache/aurae-cri}"
 # shellcheck disable=SC2034  # for setup.sh
 node_version=26.9.0
 rust_minimum=1.95
-go_minimum=1.26.2
+go_minimum=1.26.6
 go_version=1.26.8
 
 # Where rustup puts its toolchain, also for a shell that did not read the profile.
