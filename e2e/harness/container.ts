@@ -20,35 +20,41 @@ export interface LogLine {
   readonly text: string;
 }
 
+/** What a container needs of its node. */
+interface ContainerHome {
+  readonly clients: CriClients;
+  noteFailure(error: unknown): void;
+}
+
 /** A container that is removed when disposed. Its pod would do that as well. */
 export class Container implements AsyncDisposable {
   readonly id: string;
   readonly logPath: string;
-  readonly #clients: CriClients;
+  readonly #node: ContainerHome;
 
-  constructor(parts: { readonly clients: CriClients; readonly id: string; readonly logPath: string }) {
+  constructor(parts: { readonly node: ContainerHome; readonly id: string; readonly logPath: string }) {
     this.id = parts.id;
     this.logPath = parts.logPath;
-    this.#clients = parts.clients;
+    this.#node = parts.node;
   }
 
   async start(): Promise<void> {
-    const { runtime } = this.#clients;
+    const { runtime } = this.#node.clients;
     await unary(runtime, runtime.startContainer, { containerId: this.id });
   }
 
   async stop(graceSec: number): Promise<void> {
-    const { runtime } = this.#clients;
+    const { runtime } = this.#node.clients;
     await unary(runtime, runtime.stopContainer, { containerId: this.id, timeout: BigInt(graceSec) });
   }
 
   async remove(): Promise<void> {
-    const { runtime } = this.#clients;
+    const { runtime } = this.#node.clients;
     await unary(runtime, runtime.removeContainer, { containerId: this.id });
   }
 
   async status(): Promise<ContainerStatus> {
-    const { runtime } = this.#clients;
+    const { runtime } = this.#node.clients;
     const { status } = await unary(runtime, runtime.containerStatus, { containerId: this.id, verbose: false });
     if (status === undefined) throw new Error(`ContainerStatus of ${this.id} holds no status`);
     return status;
@@ -67,7 +73,7 @@ export class Container implements AsyncDisposable {
 
   /** ExecSync. `timeoutSec` 0 is none. */
   async exec(command: readonly string[], timeoutSec = 0): Promise<ExecResult> {
-    const { runtime } = this.#clients;
+    const { runtime } = this.#node.clients;
     const response = await unary(runtime, runtime.execSync, { containerId: this.id, cmd: [...command], timeout: BigInt(timeoutSec) });
     return {
       exitCode: response.exitCode,
@@ -85,12 +91,12 @@ export class Container implements AsyncDisposable {
   }
 
   async update(linux: LinuxContainerResources): Promise<void> {
-    const { runtime } = this.#clients;
+    const { runtime } = this.#node.clients;
     await unary(runtime, runtime.updateContainerResources, { containerId: this.id, linux, windows: undefined, annotations: {} });
   }
 
   async reopenLog(): Promise<void> {
-    const { runtime } = this.#clients;
+    const { runtime } = this.#node.clients;
     await unary(runtime, runtime.reopenContainerLog, { containerId: this.id });
   }
 
@@ -104,7 +110,11 @@ export class Container implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.remove();
+    try {
+      await this.remove();
+    } catch (error) {
+      this.#node.noteFailure(error);
+    }
   }
 }
 

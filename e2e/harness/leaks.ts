@@ -1,9 +1,16 @@
-import { readdir, readFile, readlink } from "node:fs/promises";
+import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
-import type { Leak, Snapshot } from "./leak-check.ts";
-import { leaksSince, snapshot } from "./leak-check.ts";
-import type { Prefix } from "./prefix.ts";
+import { setTimeout as sleep } from "node:timers/promises";
 
+import { mustRun } from "./command.ts";
+import type { Leak, Snapshot } from "./leak-check.ts";
+import { compare, snapshot } from "./leak-check.ts";
+import type { Prefix } from "./prefix.ts";
+import { harnessCgroups } from "./prefix.ts";
+import { hostIsShared } from "./settings.ts";
+import { processesOf } from "./sweep.ts";
+
+const settleMs = 5000;
 const options = { signal: new AbortController().signal, directories: [] };
 
 /** The host before a runtime starts. */
@@ -12,33 +19,37 @@ export async function hostBefore(): Promise<Snapshot> {
 }
 
 /**
- * What a drained and stopped runtime left on the host and in its directories. Not counted: what the harness itself removes later (bridge,
- * cgroup parent), what the reference never removes (its cgroup parent), and what the rest of the host does meanwhile (sessions, services).
+ * What a drained and stopped runtime left on the host and in its directories, after some time for the kernel to tidy up. Not counted: what the
+ * harness removes later (bridge, cgroup parent), the cgroup parent that the reference never removes, and what sessions and services do meanwhile.
  */
 export async function leaksOf(prefix: Prefix, before: Snapshot): Promise<readonly string[]> {
-  const deadlineMs = Date.now() + 5000;
+  const deadlineMs = Date.now() + settleMs;
   for (;;) {
-    const found = await attributable(prefix, await leaksSince(before, { ...options, settleMs: 0 }));
-    const leaks = [...found.map(({ kind, what }) => `${kind}: ${what}`), ...(await leftInDirectories(prefix))];
+    const leaks = [...(await leftOnHost(prefix, before)), ...(await leftByMark(prefix))];
     if (leaks.length === 0 || Date.now() > deadlineMs) return leaks;
+    await sleep(100);
   }
 }
 
-async function attributable(prefix: Prefix, leaks: readonly Leak[]): Promise<readonly Leak[]> {
-  const kept: Leak[] = [];
-  for (const leak of leaks) if (await isOfRuntime(prefix, leak)) kept.push(leak);
-  return kept;
+async function leftOnHost(prefix: Prefix, before: Snapshot): Promise<string[]> {
+  const marks = await marksOf(prefix);
+  return compare(before, await snapshot(options))
+    .filter((leak) => isOfRuntime(prefix, leak))
+    .map(({ kind, what }) => `${kind}: ${what}`)
+    .filter((leak) => !hostIsShared() || marks.some((mark) => leak.includes(mark)));
 }
 
-async function isOfRuntime(prefix: Prefix, { kind, what }: Leak): Promise<boolean> {
+/** Processes and their namespaces are known by their mark alone: see `leftByMark`. */
+function isOfRuntime(prefix: Prefix, { kind, what }: Leak): boolean {
   switch (kind) {
+    case "process":
+      return false;
+    case "netns":
+      return what.startsWith("pinned ");
     case "link":
       return !what.startsWith(`${prefix.network.bridge} `);
     case "cgroup":
-      return !what.endsWith(prefix.cgroupParent) && !/\/(?:k8s\.io|[^/]+\.slice)(?:$|\/[^/]+\.(?:scope|service|slice))/.test(what);
-    case "process":
-      return what.includes(`${prefix.dir}/`) || (await hasOwnMounts(what.split(" ", 1)[0] ?? ""));
-    case "netns":
+      return !harnessCgroups(prefix).some((cgroup) => what.endsWith(cgroup)) && !isOfOthers(what);
     case "mount":
     case "loop":
     case "directory":
@@ -47,24 +58,40 @@ async function isOfRuntime(prefix: Prefix, { kind, what }: Leak): Promise<boolea
   }
 }
 
-/** Every container, and nothing of an ordinary session, has a mount namespace of its own. */
-async function hasOwnMounts(pid: string): Promise<boolean> {
-  try {
-    if ((await readFile(`/proc/${pid}/stat`, "utf8")).includes(") Z ")) return false;
-    return (await readlink(`/proc/${pid}/ns/mnt`)) !== (await readlink("/proc/self/ns/mnt"));
-  } catch {
-    return false;
-  }
+/** The reference's parent of all pods, and what sessions and services of the host come and go in. */
+function isOfOthers(cgroup: string): boolean {
+  return cgroup.endsWith("/k8s.io") || /\/(?:user|system|init)\.(?:slice|scope)(?:\/|$)/.test(cgroup);
 }
 
-/** Pods, bundles and leases that the directories of the prefix still hold. */
-async function leftInDirectories(prefix: Prefix): Promise<readonly string[]> {
+/** Strings that the names of everything made for the prefix contain: its path, its bridge, the daemon's instance id. */
+async function marksOf(prefix: Prefix): Promise<string[]> {
+  const instanceId = await readFile(join(prefix.rootDir, "instance-id"), "utf8").catch(() => "");
+  return [`${prefix.dir}/`, prefix.network.bridge, instanceId.trim()].filter((mark) => mark !== "");
+}
+
+/** Processes, pods, bundles, leases and interfaces that belong to the prefix without doubt. */
+async function leftByMark(prefix: Prefix): Promise<string[]> {
   const left: string[] = [];
+  for (const pid of await processesOf(prefix)) left.push(`process: ${pid} ${await commandLineOf(pid)}`);
   for (const dir of [join(prefix.stateDir, "pods"), join(prefix.rootDir, "pods"), join(prefix.dir, "bundles")]) {
     for (const name of await readdir(dir).catch(() => [])) left.push(`directory: ${join(dir, name)}`);
   }
   for (const address of await leases(prefix)) left.push(`lease: ${address}`);
+  for (const link of await portsOf(prefix.network.bridge)) left.push(`link: ${link} on ${prefix.network.bridge}`);
   return left;
+}
+
+async function commandLineOf(pid: number): Promise<string> {
+  const commandLine = await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
+  return commandLine.replaceAll("\0", " ").slice(0, 200);
+}
+
+async function portsOf(bridge: string): Promise<string[]> {
+  const links = JSON.parse((await mustRun("ip", ["-json", "link", "show"])) || "[]") as readonly {
+    readonly ifname: string;
+    readonly master?: string;
+  }[];
+  return links.filter((link) => link.master === bridge).map((link) => link.ifname);
 }
 
 /** Addresses that the CNI address manager has leased to pods of the prefix. */

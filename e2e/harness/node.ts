@@ -16,7 +16,7 @@ import type { Prefix } from "./prefix.ts";
 import { createPrefix, writeHosts } from "./prefix.ts";
 import { Registry } from "./registry.ts";
 import type { RuntimeKind } from "./settings.ts";
-import { keepsPrefixes, leaksFail, runtimeUnderTest } from "./settings.ts";
+import { keepsPrefixes, runtimeUnderTest } from "./settings.ts";
 import { sweepPrefix } from "./sweep.ts";
 
 export interface NodeOptions {
@@ -35,6 +35,7 @@ export class Node implements AsyncDisposable {
   readonly #command: DaemonCommand;
   readonly #before: Snapshot;
   readonly #resources: AsyncDisposableStack;
+  readonly #failures: unknown[] = [];
   #daemon: Daemon | undefined;
 
   private constructor(parts: NodeParts) {
@@ -58,7 +59,7 @@ export class Node implements AsyncDisposable {
       prefix.network[Symbol.dispose]();
     });
     stack.defer(() => sweepPrefix(prefix));
-    const registry = options.registry ?? stack.use(await Registry.start(`${prefix.dir}/registry`));
+    const registry = options.registry ?? stack.use(await Registry.start());
     await writeHosts(prefix, registry.host, `server = "http://${registry.host}"\n`);
     const clients = stack.use(connectCri(prefix.socketPath));
     const crictl = await Crictl.create(prefix);
@@ -139,11 +140,14 @@ export class Node implements AsyncDisposable {
     } finally {
       await this.#daemon?.stop();
     }
+    if (this.#failures.length > 0) throw new AggregateError(this.#failures, `clean-up failed: ${this.#failures.map(String).join("; ")}`);
     const leaks = await leaksOf(this.prefix, this.#before);
     if (leaks.length === 0) return;
-    const message = `the runtime left behind:\n  ${leaks.join("\n  ")}`;
-    if (leaksFail()) throw new Error(message);
-    console.error(message);
+    throw new Error(`the runtime left behind:\n  ${leaks.join("\n  ")}`);
+  }
+
+  noteFailure(error: unknown): void {
+    this.#failures.push(error);
   }
 }
 

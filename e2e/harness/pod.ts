@@ -15,6 +15,8 @@ export type PodOptions = DeepPartial<PodSandboxConfig> & { readonly runtimeHandl
 export interface PodHome {
   readonly clients: CriClients;
   readonly registry: Registry;
+  /** Keeps an error of a clean-up for the node's end, so that it does not hide the error of the test. */
+  noteFailure(error: unknown): void;
 }
 
 /** A usual pod: its own network and ipc, a pid namespace per container as the kubelet asks, logs below the prefix. */
@@ -66,7 +68,7 @@ export class Pod implements AsyncDisposable {
     const { runtime } = this.#node.clients;
     const config = this.containerConfig(options);
     const { containerId } = await unary(runtime, runtime.createContainer, { podSandboxId: this.id, config, sandboxConfig: this.config });
-    return new Container({ clients: this.#node.clients, id: containerId, logPath: join(this.config.logDirectory, config.logPath) });
+    return new Container({ node: this.#node, id: containerId, logPath: join(this.config.logDirectory, config.logPath) });
   }
 
   /** Creates and starts a container. */
@@ -97,9 +99,17 @@ export class Pod implements AsyncDisposable {
     await unary(runtime, runtime.stopPodSandbox, { podSandboxId: this.id });
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.stop();
+  async remove(): Promise<void> {
     const { runtime } = this.#node.clients;
     await unary(runtime, runtime.removePodSandbox, { podSandboxId: this.id });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    try {
+      await this.stop();
+      await this.remove();
+    } catch (error) {
+      this.#node.noteFailure(error);
+    }
   }
 }

@@ -40,6 +40,11 @@ export async function createPrefix(): Promise<Prefix> {
   return prefix;
 }
 
+/** Cgroups that the harness makes: the one that stands for the kubelet's, and those in which a benchmark counts. */
+export function harnessCgroups(prefix: Prefix): string[] {
+  return ["", "/daemon", "/pods"].map((name) => prefix.cgroupParent + name);
+}
+
 /** Tells the runtime where `registryHost` is really served. Reading `hosts.toml` needs no restart. */
 export async function writeHosts(prefix: Prefix, registryHost: string, content: string): Promise<void> {
   await mkdir(join(prefix.hostsDir, registryHost), { recursive: true });

@@ -1,7 +1,8 @@
 import type { ChildProcess } from "node:child_process";
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { mkdir, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 
 import { terminate } from "./command.ts";
@@ -35,9 +36,9 @@ export class Registry implements AsyncDisposable {
     this.#authorization = isPrivate ? { authorization: `Basic ${basic}` } : {};
   }
 
-  /** Starts a registry that keeps its data below `dir` and holds the standard images. */
-  static async start(dir: string, options: { readonly private?: boolean } = {}): Promise<Registry> {
-    await mkdir(dir, { recursive: true });
+  /** Starts a registry that holds the standard images. */
+  static async start(options: { readonly private?: boolean } = {}): Promise<Registry> {
+    const dir = await mkdtemp(join(tmpdir(), "ae2e-registry-"));
     const host = `127.0.0.1:${await freePort()}`;
     const isPrivate = options.private ?? false;
     await writeFile(join(dir, "htpasswd"), `${privateAccount.username}:${privateAccount.hash}\n`);
@@ -106,7 +107,7 @@ export class Registry implements AsyncDisposable {
 
 async function expectCreated(url: URL, init: RequestInit): Promise<void> {
   const response = await fetch(url, init);
-  if (response.status !== 201) throw new Error(`${init.method} ${url}: ${response.status} ${await response.text()}`);
+  if (response.status !== 201) throw new Error(`${init.method} ${url.href}: ${response.status} ${await response.text()}`);
 }
 
 function configuration(dir: string, host: string, isPrivate: boolean) {

@@ -17,7 +17,6 @@ export async function sweepPrefix(prefix: Prefix): Promise<void> {
   await runCommand("ip", ["link", "delete", prefix.network.bridge]);
 }
 
-/** Ends every process that names the prefix in its command line, or whose own mount namespace holds the prefix's file systems. */
 async function endProcesses(prefix: Prefix): Promise<void> {
   const pids = await processesOf(prefix);
   for (const pid of pids) kill(pid);
@@ -25,7 +24,8 @@ async function endProcesses(prefix: Prefix): Promise<void> {
   await waitFor("the processes of the prefix to end", async () => (await processesOf(prefix)).length === 0, { timeoutMs: 5000 });
 }
 
-async function processesOf(prefix: Prefix): Promise<number[]> {
+/** Processes that name the prefix in their command line, or that live in a mount namespace of their own which holds its file systems. */
+export async function processesOf(prefix: Prefix): Promise<number[]> {
   const ownNamespace = await readlink("/proc/self/ns/mnt");
   const found: number[] = [];
   for (const name of await readdir("/proc")) {

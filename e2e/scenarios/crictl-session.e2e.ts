@@ -9,7 +9,8 @@ import { waitFor } from "../harness/wait.ts";
 
 const node = useNode({ images: [] });
 const logDir = () => join(node().prefix.logsDir, "session");
-const script = "trap 'echo terminated; exit 3' USR1; echo ready; echo oops >&2; i=0; while :; do i=$((i+1)); echo tick $i; sleep 0.1; done";
+const ticking =
+  "trap 'echo terminated; exit 3' USR1; echo ready; echo oops >&2; i=0; while :; do i=$((i+1)); echo tick $i; sleep 0.1; done";
 
 /** Set by one step, used by the next: a session is one story. */
 const story = { image: "", pod: "", container: "" };
@@ -109,7 +110,7 @@ test("create, start, ps, inspect", async () => {
   const config = {
     metadata: { name: "main" },
     image: { image: node().registry.reference("custom") },
-    command: ["/bin/sh", "-c", script],
+    command: ["/bin/sh", "-c", ticking],
     log_path: "main.log",
     labels: { app: "session" },
     annotations: { note: "container" },

@@ -1,10 +1,9 @@
 import assert from "node:assert/strict";
-import { join } from "node:path";
 import { test } from "node:test";
 
 import { status } from "@grpc/grpc-js";
 
-import { AuthConfig, Image } from "../../api/gen/cri/v1/api.ts";
+import { AuthConfig, type Image } from "../../api/gen/cri/v1/api.ts";
 import { assertRefused } from "../harness/assertions.ts";
 import { unary } from "../harness/cri-client.ts";
 import { imageSpec } from "../harness/node.ts";
@@ -124,7 +123,7 @@ test("gzip, zstd and plain layers with whiteouts, links, modes and owners", asyn
 });
 
 test("a private registry: refused without credentials, served with them", async () => {
-  await using registry = await Registry.start(join(node().prefix.dir, "private"), { private: true });
+  await using registry = await Registry.start({ private: true });
   await writeHosts(node().prefix, registry.host, `server = "http://${registry.host}"\n`);
   const reference = registry.reference("other");
   await assert.rejects(pull(reference), /401|[Uu]nauthorized|authorization|credentials/);

@@ -76,7 +76,8 @@ test("a pod can be stopped and removed by a daemon that did not start it", async
   await pod.start();
   await node().kill9();
   await node().startDaemon();
-  await pod[Symbol.asyncDispose]();
+  await pod.stop();
+  await pod.remove();
   const { runtime } = node().clients;
   assert.deepEqual((await unary(runtime, runtime.listPodSandbox, { filter: undefined })).items, []);
   assert.deepEqual(await leases(node().prefix), []);
@@ -84,7 +85,8 @@ test("a pod can be stopped and removed by a daemon that did not start it", async
 
 test("images survive", async () => {
   const { image } = node().clients;
-  const list = async () => (await unary(image, image.listImages, { filter: undefined })).images;
+  const list = async () =>
+    (await unary(image, image.listImages, { filter: undefined })).images.toSorted((left, right) => left.id.localeCompare(right.id));
   const before = await list();
   await node().kill9();
   await node().startDaemon();

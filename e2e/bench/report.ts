@@ -1,0 +1,56 @@
+import { existsSync } from "node:fs";
+import { readFile, writeFile } from "node:fs/promises";
+import { cpus, release } from "node:os";
+
+import type { Comparison, Summary } from "./statistics.ts";
+
+export interface Measured {
+  readonly name: string;
+  readonly goal: number;
+  readonly comparison: Comparison;
+}
+
+const begin = "<!-- bench: begin, written by `make bench` -->";
+const end = "<!-- bench: end -->";
+
+/** The table of one run, in Markdown that also reads well in a terminal. */
+export function renderReport(subject: string, peer: string, measured: readonly Measured[]): string {
+  const rows = measured.flatMap(({ name, goal, comparison }) => [
+    row([
+      name,
+      subject,
+      ...figures(comparison.subject),
+      `**${comparison.pairedRatio.toFixed(2)}** (goal ${goal})`,
+      comparison.cpuRatio.toFixed(2),
+    ]),
+    row([name, peer, ...figures(comparison.peer), "1", "1"]),
+  ]);
+  const header = [
+    row(["operation", "runtime", "n", "p50 ms", "p99 ms", "CPU-ms", "ratio, paired p50", "ratio, CPU"]),
+    row(["---", "---", "--:", "--:", "--:", "--:", "--:", "--:"]),
+  ];
+  return [
+    `Linux ${release()}, ${cpus().length} CPUs, Node ${process.versions.node}, ${new Date().toISOString().slice(0, 10)}.`,
+    "",
+    ...header,
+    ...rows,
+  ].join("\n");
+}
+
+/** Puts the table between the markers of the document; without them it goes to the end. */
+export async function writeReport(path: string, report: string): Promise<void> {
+  const text = existsSync(path) ? await readFile(path, "utf8") : "# Limits in numbers\n";
+  const section = `${begin}\n\n${report}\n\n${end}`;
+  const from = text.indexOf(begin);
+  const to = text.indexOf(end);
+  const next = from === -1 || to === -1 ? `${text.trimEnd()}\n\n${section}\n` : text.slice(0, from) + section + text.slice(to + end.length);
+  await writeFile(path, next);
+}
+
+function figures(summary: Summary): string[] {
+  return [String(summary.count), summary.p50Ms.toFixed(1), summary.p99Ms.toFixed(1), summary.meanCpuMs.toFixed(1)];
+}
+
+function row(cells: readonly string[]): string {
+  return `| ${cells.join(" | ")} |`;
+}
