@@ -99,7 +99,7 @@ describe("capabilities", () => {
 
   it("that are ambient are in every set", () => {
     const sets = changed([], ["ALL"], ["CAP_NET_BIND_SERVICE"]);
-    assert.deepEqual(Object.values(sets), Array(5).fill(["CAP_NET_BIND_SERVICE"]));
+    for (const set of Object.values(sets)) assert.deepEqual(set, ["CAP_NET_BIND_SERVICE"]);
   });
 
   it("are never more than the daemon has", () => {

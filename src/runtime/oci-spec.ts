@@ -1,3 +1,4 @@
+import { RuntimeError } from "./errors.ts";
 import type { OciSpecInput } from "./oci-input.ts";
 import { ociLinux } from "./oci-linux.ts";
 import { ociMounts } from "./oci-mounts.ts";
@@ -6,11 +7,17 @@ import type { OciSpec } from "./oci-types.ts";
 
 /**
  * The OCI runtime spec of a container. Pure: everything looked up on the node comes in with the input, and nothing of an image's labels or
- * of any annotation goes out. Throws `ERR_INVALID` for a request that this node cannot honour.
+ * of any annotation goes out. Throws for a request that this node cannot honour.
  *
  * Sysctls are missing on purpose: they belong to the pod's namespaces, which auraed sets up once.
  */
 export function buildOciSpec(input: OciSpecInput): OciSpec {
+  if (input.container.cdiDevices.length > 0) {
+    throw new RuntimeError(
+      { code: "ERR_NOT_BUILT", what: "CDI devices" },
+      "config.CDI_devices: CDI devices are not built yet: use devices",
+    );
+  }
   const process = ociProcess(input);
   return {
     ociVersion: "1.2.0",

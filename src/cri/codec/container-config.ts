@@ -1,5 +1,8 @@
+import { posix } from "node:path";
+
 import {
   type Capability,
+  type CDIDevice,
   type ContainerConfig as CriContainerConfig,
   MountPropagation as CriPropagation,
   type KeyValue,
@@ -20,9 +23,17 @@ import type {
 } from "../../runtime/container-config.ts";
 import { parseSignal } from "../../runtime/stop-signal.ts";
 import { InvalidArgumentError } from "../errors.ts";
-import { absolutePath, known, optionalPath, requireId, requireMessage, sortedMap, unixId } from "./fields.ts";
+import { absolutePath, known, optionalPath, requireId, requireMessage, sortedMap, unixId, withoutNul } from "./fields.ts";
 import { decodeResources } from "./resources.ts";
-import { decodeGroups, decodeGroupsPolicy, decodeIdMappings, decodeNamespaces, decodeProfile, decodeSelinux } from "./security.ts";
+import {
+  decodeApparmor,
+  decodeGroups,
+  decodeGroupsPolicy,
+  decodeIdMappings,
+  decodeNamespaces,
+  decodeSeccomp,
+  decodeSelinux,
+} from "./security.ts";
 
 /** Decodes and checks `CreateContainerRequest.config`. Throws `InvalidArgumentError` with the field's path. */
 export function decodeContainerConfig(message: CriContainerConfig | undefined): ContainerConfig {
@@ -34,8 +45,8 @@ export function decodeContainerConfig(message: CriContainerConfig | undefined): 
     metadata: { name: requireId(name, "config.metadata.name"), attempt },
     image,
     userSpecifiedImage: config.image?.userSpecifiedImage || image,
-    command: config.command,
-    args: config.args,
+    command: config.command.map((word) => withoutNul(word, "config.command")),
+    args: config.args.map((word) => withoutNul(word, "config.args")),
     workingDir: optionalPath(config.workingDir, "config.working_dir"),
     env: config.envs.map(decodeEnv),
     mounts: config.mounts.map(decodeMount),
@@ -44,7 +55,7 @@ export function decodeContainerConfig(message: CriContainerConfig | undefined): 
       hostPath: absolutePath(device.hostPath, `config.devices[${index}].host_path`),
       permissions: decodePermissions(device.permissions, `config.devices[${index}].permissions`),
     })),
-    cdiDevices: config.CDIDevices.map((device) => device.name),
+    cdiDevices: config.CDIDevices.map(decodeCdiDevice),
     labels: sortedMap(config.labels),
     annotations: sortedMap(config.annotations),
     logPath: decodeLogPath(config.logPath),
@@ -97,7 +108,7 @@ function decodeMount(mount: Mount, index: number): MountRequest {
     throw new InvalidArgumentError(`${field}.mount_options`, `does not know ${JSON.stringify(unknown)}: use ${MOUNT_OPTIONS.join(", ")}`);
   }
   return {
-    containerPath: absolutePath(mount.containerPath, `${field}.container_path`),
+    containerPath: decodeContainerPath(mount.containerPath, `${field}.container_path`),
     source: decodeSource(mount, field),
     readonly: mount.recursiveReadOnly ? "recursive" : mount.readonly ? "yes" : "no",
     propagation,
@@ -116,7 +127,25 @@ function decodeSource(mount: Mount, field: string): MountSource {
   }
   if (mount.hostPath !== "") throw new InvalidArgumentError(`${field}.host_path`, "must be empty when image is set");
   if (!mount.readonly) throw new InvalidArgumentError(`${field}.readonly`, "must be set: an image volume cannot be written");
-  return { type: "image", image, subPath: mount.imageSubPath };
+  const subPath = mount.imageSubPath;
+  if (subPath.startsWith("/") || subPath.includes("\0") || subPath.split("/").includes("..")) {
+    throw new InvalidArgumentError(`${field}.image_sub_path`, `must be a relative path without '..', is ${JSON.stringify(subPath)}`);
+  }
+  return { type: "image", image, subPath };
+}
+
+function decodeContainerPath(path: string, field: string): string {
+  if (posix.resolve("/", absolutePath(path, field)) !== "/") return path;
+  throw new InvalidArgumentError(field, "must not be the root of the container: mount below it");
+}
+
+/** `vendor/class=device`, as the CDI specification has it. */
+function decodeCdiDevice({ name }: CDIDevice, index: number): string {
+  if (/^[A-Za-z][\w.-]*\/[A-Za-z][\w-]*=[A-Za-z0-9][\w.:-]*$/.test(name)) return name;
+  throw new InvalidArgumentError(
+    `config.CDI_devices[${index}].name`,
+    `must be of the form vendor/class=device, is ${JSON.stringify(name)}`,
+  );
 }
 
 function decodePermissions(permissions: string, field: string): string {
@@ -147,8 +176,8 @@ function decodeSecurity(context: LinuxContainerSecurityContext | undefined): Con
     noNewPrivs: context?.noNewPrivs ?? false,
     maskedPaths: (context?.maskedPaths ?? []).map((path) => absolutePath(path, `${field}.masked_paths`)),
     readonlyPaths: (context?.readonlyPaths ?? []).map((path) => absolutePath(path, `${field}.readonly_paths`)),
-    seccomp: decodeProfile(context?.seccomp, context?.seccompProfilePath ?? "", `${field}.seccomp`),
-    apparmor: decodeProfile(context?.apparmor, context?.apparmorProfile ?? "", `${field}.apparmor`),
+    seccomp: decodeSeccomp(context?.seccomp, context?.seccompProfilePath ?? "", field),
+    apparmor: decodeApparmor(context?.apparmor, context?.apparmorProfile ?? "", field),
   };
 }
 

@@ -1,5 +1,5 @@
 import type { LinuxContainerResources } from "../../../api/gen/cri/v1/api.ts";
-import type { HugepageLimit, Resources } from "../../runtime/sandbox-config.ts";
+import type { HugepageLimit, Resources, StringMap } from "../../runtime/sandbox-config.ts";
 import { InvalidArgumentError } from "../errors.ts";
 import { safeNumber, sortedMap } from "./fields.ts";
 
@@ -8,6 +8,13 @@ const MAX_OOM_SCORE_ADJ = 1000;
 /** CRI's zero is "unset": an absent field. */
 export function decodeResources(linux: LinuxContainerResources | undefined, field: string): Resources {
   if (linux === undefined) return {};
+  const { memoryLimitInBytes: memory, memorySwapLimitInBytes: swap } = linux;
+  if (swap > 0n && swap < memory) {
+    throw new InvalidArgumentError(
+      `${field}.memory_swap_limit_in_bytes`,
+      `counts memory and swap together: must be at least memory_limit_in_bytes ${memory}, is ${swap}`,
+    );
+  }
   const oomScoreAdj = safeNumber(linux.oomScoreAdj, `${field}.oom_score_adj`);
   if (Math.abs(oomScoreAdj) > MAX_OOM_SCORE_ADJ) {
     throw new InvalidArgumentError(
@@ -25,8 +32,16 @@ export function decodeResources(linux: LinuxContainerResources | undefined, fiel
     ...(linux.cpusetCpus === "" ? {} : { cpusetCpus: cpuset(linux.cpusetCpus, `${field}.cpuset_cpus`) }),
     ...(linux.cpusetMems === "" ? {} : { cpusetMems: cpuset(linux.cpusetMems, `${field}.cpuset_mems`) }),
     ...(linux.hugepageLimits.length === 0 ? {} : { hugepageLimits: decodeHugepages(linux, field) }),
-    ...(Object.keys(linux.unified).length === 0 ? {} : { unified: sortedMap(linux.unified) }),
+    ...(Object.keys(linux.unified).length === 0 ? {} : { unified: decodeUnified(linux.unified, `${field}.unified`) }),
   };
+}
+
+/** Keys become file names in the container's cgroup, and only there. */
+function decodeUnified(unified: { readonly [key: string]: string }, field: string): StringMap {
+  const wrong = Object.keys(unified).find((key) => !/^[a-z0-9_]+(\.[A-Za-z0-9_-]+)+$/.test(key));
+  if (wrong !== undefined)
+    throw new InvalidArgumentError(field, `${JSON.stringify(wrong)} is not a file of cgroup v2, such as memory.high`);
+  return sortedMap(unified);
 }
 
 function positive<K extends string>(key: K, value: bigint, field: string): Partial<Record<K, number>> {

@@ -1,3 +1,5 @@
+import { isIP } from "node:net";
+
 import {
   type DNSConfig,
   type LinuxSandboxSecurityContext,
@@ -10,7 +12,7 @@ import type { DnsConfig, SandboxConfig, SandboxMetadata, SandboxPortMapping } fr
 import { InvalidArgumentError } from "../errors.ts";
 import { known, optionalPath, requireId, requireMessage, sortedMap, unixId } from "./fields.ts";
 import { decodeResources } from "./resources.ts";
-import { decodeGroups, decodeGroupsPolicy, decodeNamespaces, decodeProfile, decodeSelinux } from "./security.ts";
+import { decodeApparmor, decodeGroups, decodeGroupsPolicy, decodeNamespaces, decodeSeccomp, decodeSelinux } from "./security.ts";
 
 /** Decodes and checks `RunPodSandboxRequest.config`. Throws `InvalidArgumentError` with the field's path. */
 export function decodeSandboxConfig(message: PodSandboxConfig | undefined): SandboxConfig {
@@ -34,8 +36,8 @@ export function decodeSandboxConfig(message: PodSandboxConfig | undefined): Sand
     sysctls: decodeSysctls(linux?.sysctls ?? {}),
     namespaces,
     privileged: context?.privileged ?? false,
-    seccomp: decodeProfile(context?.seccomp, context?.seccompProfilePath ?? "", `${security}.seccomp`),
-    apparmor: decodeProfile(context?.apparmor, "", `${security}.apparmor`),
+    seccomp: decodeSeccomp(context?.seccomp, context?.seccompProfilePath ?? "", security),
+    apparmor: decodeApparmor(context?.apparmor, "", security),
     selinux: decodeSelinux(context?.selinuxOptions),
     ...decodeIdentity(context, security),
     readonlyRootfs: context?.readonlyRootfs ?? false,
@@ -46,7 +48,13 @@ export function decodeSandboxConfig(message: PodSandboxConfig | undefined): Sand
 
 function decodeMetadata(message: PodSandboxMetadata | undefined): SandboxMetadata {
   const { name, uid, namespace, attempt } = requireMessage(message, "config.metadata");
-  return { name: requireId(name, "config.metadata.name"), uid, namespace, attempt };
+  // A client takes a status without one of these for a broken reply.
+  return {
+    name: requireId(name, "config.metadata.name"),
+    uid: requireId(uid, "config.metadata.uid"),
+    namespace: requireId(namespace, "config.metadata.namespace"),
+    attempt,
+  };
 }
 
 function decodeDns({ servers, searches, options }: DNSConfig): DnsConfig {
@@ -67,6 +75,8 @@ function decodePortMapping(mapping: PortMapping, index: number): SandboxPortMapp
     if (port < 0 || port > MAX_PORT) throw new InvalidArgumentError(`${field}.${name}`, `must be between 0 and ${MAX_PORT}, is ${port}`);
   }
   if (hostPort !== 0 && containerPort === 0) throw new InvalidArgumentError(`${field}.container_port`, "must be set when host_port is");
+  if (hostIp !== "" && isIP(hostIp) === 0)
+    throw new InvalidArgumentError(`${field}.host_ip`, `${JSON.stringify(hostIp)} is not an IP address`);
   return { protocol: known<"tcp" | "udp" | "sctp">(PROTOCOLS, mapping.protocol, `${field}.protocol`), containerPort, hostPort, hostIp };
 }
 

@@ -18,7 +18,7 @@ import type {
   UserNamespace,
 } from "../../runtime/sandbox-config.ts";
 import { InvalidArgumentError } from "../errors.ts";
-import { known, unixId } from "./fields.ts";
+import { absolutePath, known, unixId, withoutNul } from "./fields.ts";
 
 const MODES: Readonly<Record<number, NamespaceMode>> = {
   [CriNamespaceMode.POD]: "pod",
@@ -66,6 +66,8 @@ function onlyMapping(mappings: readonly IDMapping[], field: string): IdMapping {
     throw new InvalidArgumentError(field, `must hold exactly one mapping, holds ${mappings.length}`);
   if (first.containerId !== 0)
     throw new InvalidArgumentError(`${field}.container_id`, `must be 0, is ${first.containerId}: the container's root has to be mapped`);
+  if (first.hostId + first.length > 2 ** 32)
+    throw new InvalidArgumentError(`${field}.length`, "reaches beyond the highest id: lower host_id or length");
   if (first.length === 0) throw new InvalidArgumentError(`${field}.length`, "must be at least 1");
   return { containerId: first.containerId, hostId: first.hostId, length: first.length };
 }
@@ -75,7 +77,21 @@ export function decodeIdMappings(mappings: readonly IDMapping[]): readonly IdMap
 }
 
 /** `deprecatedPath` is the string form that older clients send; the message wins over it. */
-export function decodeProfile(profile: CriSecurityProfile | undefined, deprecatedPath: string, field: string): SecurityProfile {
+export function decodeSeccomp(profile: CriSecurityProfile | undefined, deprecatedPath: string, context: string): SecurityProfile {
+  const decoded = decodeProfile(profile, deprecatedPath, `${context}.seccomp`);
+  if (decoded.type === "localhost") absolutePath(decoded.reference, `${context}.seccomp.localhost_ref`);
+  return decoded;
+}
+
+/** As with seccomp; the reference is the name of a profile. */
+export function decodeApparmor(profile: CriSecurityProfile | undefined, deprecatedPath: string, context: string): SecurityProfile {
+  const decoded = decodeProfile(profile, deprecatedPath, `${context}.apparmor`);
+  return decoded.type === "localhost"
+    ? { ...decoded, reference: withoutNul(decoded.reference, `${context}.apparmor.localhost_ref`) }
+    : decoded;
+}
+
+function decodeProfile(profile: CriSecurityProfile | undefined, deprecatedPath: string, field: string): SecurityProfile {
   if (profile === undefined) return decodeDeprecatedProfile(deprecatedPath, field);
   const reference = profile.localhostRef;
   if (profile.profileType === ProfileType.Localhost) {
