@@ -68,8 +68,6 @@ export interface PlacementConfig {
 
 export interface CgroupConfig {
   readonly driver: "auto" | "cgroupfs" | "systemd";
-  /** Of sandboxes that name no parent; "" is `/aurae` under cgroupfs and `aurae.slice` under systemd. */
-  readonly defaultParent: string;
 }
 
 export interface AuraedConfig {

@@ -76,18 +76,11 @@ function findContradictions(config: Config, written: ReadonlyMap<string, RawEntr
   const refuse = (path: string, message: string): void => {
     problems.push({ where: written.get(path)?.whereValue ?? path, message: `${path}: ${message}` });
   };
-  const { placement, vm, cgroup, root, state } = config;
+  const { placement, vm, root, state } = config;
   if (placement.default === "require-vm" && vm.accelerator === "off") {
     refuse("placement.default", '"require-vm" cannot be kept with vm.accelerator = "off": no pod would start');
   }
   if (root === state) refuse("state", `the same directory as root (${root}): one is kept over a reboot, the other is not`);
-  const isSlice = cgroup.defaultParent.endsWith(".slice");
-  if (cgroup.driver === "systemd" && cgroup.defaultParent !== "" && (!isSlice || cgroup.defaultParent.includes("/"))) {
-    refuse("cgroup.default_parent", 'with cgroup.driver = "systemd" it is the name of a slice, such as "aurae.slice"');
-  }
-  if (cgroup.driver === "cgroupfs" && cgroup.defaultParent !== "" && !cgroup.defaultParent.startsWith("/")) {
-    refuse("cgroup.default_parent", 'with cgroup.driver = "cgroupfs" it is an absolute path, such as "/aurae"');
-  }
   return problems;
 }
 

@@ -153,12 +153,6 @@ export const schema: SchemaOf<Config> = {
 
   cgroup: table("cgroup", "How resources are accounted. Must agree with the kubelet, which asks for it at its start.", {
     driver: key("driver", choiceKind("auto", "cgroupfs", "systemd"), "auto", "auto is systemd where systemd is pid 1, else cgroupfs."),
-    defaultParent: key(
-      "default_parent",
-      textOrNoneKind,
-      "",
-      'Parent of pods that name none (crictl\'s). "" is "/aurae" under cgroupfs and "aurae.slice" under systemd.',
-    ),
   }),
 
   auraed: table("auraed", "The program that supervises each pod.", {
