@@ -93,7 +93,7 @@ function beginRecord(edge: Edge, method: string, request: unknown): CallRecord {
   const startMs = performance.now();
   const fields = (code: status, response: unknown) => ({
     method,
-    code: status[code],
+    status: status[code],
     durationMs: Math.round((performance.now() - startMs) * 10) / 10,
     requestId,
     ...idsOf(request, response),
