@@ -14,6 +14,7 @@
 //! | `rpc`    | one file per RPC: conversion and status mapping only |
 //! | `rootfs` | a container's root filesystem: overlay, users, image volumes, mount targets |
 //! | `host`   | `auraed host`: answers as JSON on stdout |
+//! | `tree`   | copying and removing directory trees by descriptor |
 //! | `sys`    | every libc call and every unsafe block of the crate |
 //!
 //! Unsafe code is denied by the manifest and allowed in `sys` alone, where each block argues its safety.
@@ -30,6 +31,7 @@ pub mod pod;
 pub mod rootfs;
 pub mod rpc;
 pub mod sys;
+pub mod tree;
 
 /// Generated types and services of the contracts under `api/aurae`.
 pub mod api {
