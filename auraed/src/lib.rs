@@ -10,6 +10,7 @@
 //! |----------|------------------|
 //! | `oci`    | the OCI runtime command line |
 //! | `pod`    | the per-pod supervisor |
+//! | `cgroup` | hierarchies, the pod's leaf, counters |
 //! | `io`     | streams, terminals, attach, CRI log writer |
 //! | `rpc`    | one file per RPC: conversion and status mapping only |
 //! | `rootfs` | a container's root filesystem: overlay, users, image volumes, mount targets |
@@ -24,6 +25,7 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+pub mod cgroup;
 pub mod host;
 pub mod io;
 pub mod oci;
@@ -61,6 +63,7 @@ pub fn run(mut args: Vec<OsString>) -> ExitCode {
         Some("oci") => oci::main(args),
         Some("pod") => pod::main(args),
         Some("host") => host::main(args),
+        Some("reaper") => pod::reaper::main(args),
         Some("--version") => {
             println!("auraed {VERSION}");
             ExitCode::SUCCESS

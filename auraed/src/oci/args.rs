@@ -24,6 +24,8 @@ pub struct Invocation {
 pub struct ProcessIo {
     pub pid_file: Option<PathBuf>,
     pub console_socket: Option<PathBuf>,
+    /// Cgroups below the container's, `[CONTROLLER:]PATH` each, that an exec'd process is put into before it runs.
+    pub sub_cgroups: Vec<String>,
     /// Descriptors from 3 on that the process inherits.
     pub preserve_fds: i32,
 }
@@ -190,6 +192,7 @@ fn flag(operation: &str, cursor: &mut Cursor, given: &mut Given) -> Result<(), O
                 _ => return Err(OciError::Usage(format!("--preserve-fds {value}: not a count of descriptors"))),
             };
         }
+        ("exec", "--cgroup") => given.io.sub_cgroups.push(cursor.value()?),
         ("exec", "--process" | "-p") => given.process = Some(cursor.value()?.into()),
         ("exec", "--detach" | "-d") => given.detach = true,
         ("kill", "--all" | "-a") => given.all = true,
@@ -224,7 +227,7 @@ mod tests {
     #[test]
     fn takes_what_runc_takes() {
         let invocation = parsed("--root /r --log=/l --log-format json create --bundle /b --pid-file /p --console-socket /c ID");
-        let io = ProcessIo { pid_file: Some("/p".into()), console_socket: Some("/c".into()), preserve_fds: 0 };
+        let io = ProcessIo { pid_file: Some("/p".into()), console_socket: Some("/c".into()), ..Default::default() };
         assert_eq!(
             invocation.ok(),
             Some(Invocation {

@@ -1,10 +1,155 @@
-//! `auraed pod`.
+//! The per-pod supervisor.
+//!
+//! ```text
+//!  rpc ──► Pod ──► container task (one each, owns its state) ──► OCI runtime, a process per operation
+//!           │          └► pump (one each): output ──► log file, attached clients
+//!           │          └► journal: numbered events, views of all containers
+//!           └─► supervisor task (host only, owns the sandbox): namespaces, cgroup leaf, shared memory
+//!  SIGCHLD ──► children: the only waiter; exits go to whoever claimed the process
+//! ```
+//! `Pod` and what hangs on it serves on the host and as pid 1 of a guest alike; `supervisor`, `sandbox` and `reaper` are
+//! the host's. Everything runs on one thread; other threads live for as long as a file system call may block.
 
-use std::ffi::OsString;
-use std::process::ExitCode;
+pub mod children;
+mod command;
+pub mod container;
+pub mod errors;
+pub mod exec;
+pub mod journal;
+mod log;
+pub mod oci;
+pub mod reaper;
+pub mod sandbox;
+pub mod supervisor;
+pub mod sysctl;
+mod update;
 
-/// Runs `auraed pod` with the arguments after its name.
-pub fn main(_args: Vec<OsString>) -> ExitCode {
-    eprintln!("auraed pod: not built in");
-    ExitCode::from(2)
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde_json::json;
+use tokio::sync::{mpsc, oneshot};
+
+pub use command::main;
+
+use crate::cgroup::Hierarchies;
+use children::Children;
+use container::{Container, Reply, Request};
+use errors::PodError;
+use journal::{Exit, Journal};
+use oci::OciRuntime;
+
+/// What every container's task uses.
+pub struct Shared {
+    pub children: Children,
+    pub hierarchies: Hierarchies,
+    pub oci: OciRuntime,
+    pub journal: Journal,
+    exits_dir: PathBuf,
+    containers: Mutex<Containers>,
+}
+
+#[derive(Default)]
+struct Containers {
+    tasks: HashMap<String, mpsc::Sender<Request>>,
+    closed: bool,
+}
+
+/// The pod as the services see it. Cheap to clone.
+#[derive(Clone)]
+pub struct Pod(Arc<Shared>);
+
+impl Pod {
+    /// `dir`: where exits are written, one file each.
+    pub fn open(dir: &Path, children: Children, hierarchies: Hierarchies, oci: OciRuntime) -> io::Result<Self> {
+        let exits_dir = dir.join("exits");
+        fs::create_dir_all(&exits_dir)?;
+        let shared = Shared { children, hierarchies, oci, journal: Journal::default(), exits_dir, containers: Mutex::default() };
+        Ok(Self(Arc::new(shared)))
+    }
+
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.0
+    }
+
+    pub fn journal(&self) -> &Journal {
+        &self.0.journal
+    }
+
+    /// Asks a container that is known; `UnknownContainer` otherwise.
+    pub async fn ask<T>(&self, id: &str, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, PodError> {
+        let task = self.0.lock().tasks.get(id).cloned().ok_or_else(|| unknown(id))?;
+        ask_task(&task, id, request).await
+    }
+
+    /// Asks a container, which begins to be known by this.
+    pub async fn ask_new<T>(&self, id: &str, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, PodError> {
+        let task = {
+            let mut containers = self.0.lock();
+            if containers.closed {
+                return Err(PodError::ShuttingDown);
+            }
+            let tasks = &mut containers.tasks;
+            tasks.entry(id.to_owned()).or_insert_with(|| Container::start(Arc::clone(&self.0), id)).clone()
+        };
+        ask_task(&task, id, request).await
+    }
+
+    /// Takes no new containers and returns the ids of those there are.
+    pub fn close(&self) -> Vec<String> {
+        let mut containers = self.0.lock();
+        containers.closed = true;
+        containers.tasks.keys().cloned().collect()
+    }
+
+    /// Takes containers again, after a close that did not lead to the end.
+    pub fn reopen(&self) {
+        self.0.lock().closed = false;
+    }
+
+    /// Deletes a container, with what it ended with when it still ran. Unknown is success.
+    pub async fn delete(&self, id: &str) -> Result<Option<Exit>, PodError> {
+        match self.ask(id, Request::Delete).await {
+            Err(PodError::UnknownContainer { .. }) => Ok(None),
+            other => other,
+        }
+    }
+}
+
+fn unknown(id: &str) -> PodError {
+    PodError::UnknownContainer { id: id.to_owned() }
+}
+
+async fn ask_task<T>(task: &mpsc::Sender<Request>, id: &str, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, PodError> {
+    let (reply, answer) = oneshot::channel();
+    // A task that has ended deleted its container.
+    task.send(request(reply)).await.map_err(|_| unknown(id))?;
+    answer.await.map_err(|_| unknown(id))?
+}
+
+impl Shared {
+    /// A container that was deleted is no longer known.
+    fn forget(&self, id: &str) {
+        self.lock().tasks.remove(id);
+    }
+
+    /// For a daemon that finds us dead: the exit as a file, whole or not at all.
+    fn write_exit(&self, id: &str, exit: Exit) -> io::Result<()> {
+        let text = json!({ "code": exit.code, "oomKilled": exit.oom_killed, "finishedAtNs": exit.finished_at_ns.to_string() }).to_string();
+        let (file, draft) = (self.exits_dir.join(format!("{id}.json")), self.exits_dir.join(format!(".{id}.json")));
+        fs::write(&draft, text)?;
+        fs::rename(draft, file)
+    }
+
+    fn remove_exit(&self, id: &str) {
+        // Not there when the container never ran.
+        let _ = fs::remove_file(self.exits_dir.join(format!("{id}.json")));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Containers> {
+        self.containers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }

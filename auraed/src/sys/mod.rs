@@ -1,4 +1,8 @@
 //! Every libc call and every unsafe block of the crate.
 #![allow(unsafe_code)]
 
+pub mod fd;
+pub mod mounts;
+pub mod namespace;
+pub mod process;
 pub mod seal;

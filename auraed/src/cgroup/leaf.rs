@@ -1,0 +1,124 @@
+//! The cgroup leaf of a pod's auraed, beside its containers' cgroups.
+//!
+//! On v2 a cgroup that hands controllers to its children holds no processes, so auraed needs a leaf of its own.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::{CgroupError, Hierarchies, HierarchyKind, below, checked_path, procs, systemd};
+
+/// How names of cgroups are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Driver {
+    Cgroupfs,
+    Systemd,
+}
+
+/// The pod's cgroup and our leaf in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeafSpec {
+    pub driver: Driver,
+    pub parent: String,
+    /// The pod's cgroup is ours to make and to remove.
+    pub owned: bool,
+    pub leaf: String,
+}
+
+/// The leaf after this process joined it.
+#[derive(Debug)]
+pub struct PodLeaf {
+    /// Where this process was before.
+    origins: Vec<PathBuf>,
+    /// What we made, in that order.
+    made: Vec<PathBuf>,
+    /// The pod's cgroup in each hierarchy.
+    pod: Vec<PathBuf>,
+    /// Remove the pod's cgroup with everything the OCI runtime left in it.
+    owned: bool,
+}
+
+impl PodLeaf {
+    /// Makes the leaf in every hierarchy and moves this process there. On failure everything is as before.
+    pub fn enter(hierarchies: &Hierarchies, spec: &LeafSpec) -> Result<Self, CgroupError> {
+        let parent = match spec.driver {
+            Driver::Cgroupfs => checked_path(&spec.parent)?,
+            Driver::Systemd => systemd::expand_slice(&spec.parent)?,
+        };
+        let leaf_name = checked_path(&spec.leaf)?;
+        let pod: Vec<PathBuf> = hierarchies.iter().map(|hierarchy| below(&hierarchy.mount, &parent)).collect();
+        if !spec.owned && !pod.iter().any(|directory| directory.is_dir()) {
+            return Err(CgroupError::MissingParent { path: spec.parent.clone() });
+        }
+        let origins = hierarchies.directories_of(std::process::id())?.into_iter().map(|(_, path)| path).collect();
+        let mut leaf = Self { origins, made: Vec::new(), pod: pod.clone(), owned: spec.owned };
+        let entered = hierarchies.iter().zip(&pod).try_for_each(|(hierarchy, pod)| {
+            let directory = pod.join(&leaf_name);
+            leaf.make(&hierarchy.mount, &directory, &hierarchy.kind)?;
+            procs::join(&directory, 0)
+        });
+        match entered {
+            Ok(()) => Ok(leaf),
+            Err(error) => {
+                leaf.leave();
+                Err(error)
+            }
+        }
+    }
+
+    /// The pod's cgroup in each hierarchy.
+    pub fn pod_directories(&self) -> &[PathBuf] {
+        &self.pod
+    }
+
+    /// Moves this process back and removes what we made. Failures are logged: nothing else can be done about them.
+    pub fn leave(self) {
+        for origin in &self.origins {
+            if let Err(error) = procs::join(origin, 0) {
+                tracing::warn!(%error, "could not leave the pod's cgroup");
+            }
+        }
+        for directory in self.made.iter().rev() {
+            if let Err(error) = procs::remove(directory) {
+                tracing::debug!(%error, "a cgroup stays");
+            }
+        }
+        if self.owned {
+            for directory in &self.pod {
+                if let Err(error) = procs::remove_tree(directory) {
+                    tracing::warn!(%error, "the pod's cgroup stays");
+                }
+            }
+        }
+    }
+
+    fn make(&mut self, mount: &Path, directory: &Path, kind: &HierarchyKind) -> Result<(), CgroupError> {
+        let mut missing: Vec<&Path> = directory.ancestors().take_while(|path| *path != mount && !path.is_dir()).collect();
+        missing.reverse();
+        for path in missing {
+            match fs::create_dir(path) {
+                Ok(()) => self.made.push(path.to_owned()),
+                // Somebody else made it between the look and the deed: theirs.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(CgroupError::io(path, "create", error)),
+            }
+            if matches!(kind, HierarchyKind::V1 { controllers } if controllers.iter().any(|name| name == "cpuset")) {
+                inherit_cpuset(path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A new v1 cpuset is empty and takes no process until it has what its parent has.
+fn inherit_cpuset(directory: &Path) -> Result<(), CgroupError> {
+    let Some(parent) = directory.parent() else { return Ok(()) };
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let own = fs::read_to_string(directory.join(file)).map_err(|source| CgroupError::io(directory, "read cpuset", source))?;
+        if own.trim().is_empty() {
+            let value = fs::read_to_string(parent.join(file)).map_err(|source| CgroupError::io(parent, "read cpuset", source))?;
+            fs::write(directory.join(file), value.trim()).map_err(|source| CgroupError::io(directory, "write cpuset", source))?;
+        }
+    }
+    Ok(())
+}

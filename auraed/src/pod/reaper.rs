@@ -1,0 +1,167 @@
+//! `auraed reaper`: makes a pod's namespaces and, when they include a pid namespace, stays as its pid 1.
+//!
+//! ```text
+//! auraed pod ──exec──► reaper: namespaces, loopback, hostname, sysctls ──► pinned by auraed ──► ends
+//!                        └──fork──► pid 1 of the pod: empty root, no capabilities, reaps until auraed is gone
+//! ```
+//! An own process, because namespaces are a property of processes and auraed keeps the host's. Hidden: only `auraed pod`
+//! starts it. Standard input is the control socket; standard output is, the wrong way round, a pipe to read from whose
+//! other end closes with auraed.
+
+use std::ffi::OsString;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use serde::{Deserialize, Serialize};
+
+use crate::sys::namespace::{self, Fork};
+
+/// What to make.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Plan {
+    pub user: bool,
+    pub network: bool,
+    pub ipc: bool,
+    pub uts: bool,
+    pub pid: bool,
+    pub hostname: String,
+    pub sysctls: Vec<(PathBuf, String)>,
+    /// A directory to hang the pid 1's empty root on.
+    pub anchor: PathBuf,
+}
+
+/// One line from the reaper.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Report {
+    /// The user namespace wants its mappings; answered with `GO`.
+    WantsMappings,
+    /// Pid 1 has been made, with this number on the host.
+    Forked { pid: i32 },
+    /// Everything is set up; answered with `GO` when it is pinned.
+    Ready,
+    Failed { step: String, error: String },
+}
+
+/// The answer that lets the reaper go on.
+pub const GO: u8 = b'g';
+
+/// A step that failed, by name.
+struct Failure(&'static str, io::Error);
+
+trait Step<T> {
+    fn step(self, name: &'static str) -> Result<T, Failure>;
+}
+
+impl<T> Step<T> for io::Result<T> {
+    fn step(self, name: &'static str) -> Result<T, Failure> {
+        self.map_err(|error| Failure(name, error))
+    }
+}
+
+/// Runs `auraed reaper`, which takes no arguments.
+pub fn main(_args: Vec<OsString>) -> ExitCode {
+    let Ok(socket) = io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from) else {
+        return ExitCode::from(2);
+    };
+    let mut control = Control(socket);
+    match run(&mut control) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure(step, error)) => {
+            control.report(&Report::Failed { step: step.to_owned(), error: error.to_string() });
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(control: &mut Control) -> Result<(), Failure> {
+    namespace::die_with_parent().step("set the parent-death signal")?;
+    let plan = control.plan().step("read the plan")?;
+    if plan.user {
+        namespace::make(namespace::Kinds { user: true, ..Default::default() }).step("make the user namespace")?;
+        control.report(&Report::WantsMappings);
+        control.wait().step("wait for the id mappings")?;
+        namespace::become_namespace_root().step("become root of the user namespace")?;
+    }
+    let kinds = namespace::Kinds { user: false, network: plan.network, ipc: plan.ipc, uts: plan.uts, pid: plan.pid };
+    namespace::make(kinds).step("make the namespaces")?;
+    if plan.network {
+        namespace::loopback_up().step("set the loopback interface up")?;
+    }
+    if plan.uts && !plan.hostname.is_empty() {
+        namespace::set_hostname(&plan.hostname).step("set the hostname")?;
+    }
+    for (path, value) in &plan.sysctls {
+        std::fs::write(path, value).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display()))).step("write a sysctl")?;
+    }
+    if plan.pid {
+        match namespace::fork_single_threaded().step("fork pid 1")? {
+            Fork::Parent { child } => control.report(&Report::Forked { pid: child }),
+            Fork::Child => return be_pid_one(&plan, control),
+        }
+    } else {
+        control.report(&Report::Ready);
+    }
+    // Whoever pins the namespaces does it through this process.
+    control.wait().step("wait until the namespaces are pinned")
+}
+
+/// A container that shares the pid namespace may be allowed to look into its processes: pid 1 has nothing to look at.
+fn be_pid_one(plan: &Plan, control: &mut Control) -> Result<(), Failure> {
+    namespace::reap_automatically().step("ignore the ends of children")?;
+    namespace::enter_empty_root(&plan.anchor).step("enter an empty root")?;
+    namespace::drop_capabilities().step("drop capabilities")?;
+    namespace::hide_from_tracers().step("hide from tracers")?;
+    control.report(&Report::Ready);
+    crate::sys::fd::close_all_but_stdout().step("close descriptors")?;
+    let mut life = Life(io::stdout());
+    // The first byte: our maker has ended, so the parent is auraed now.
+    if !life.wait().step("wait for the new parent")? {
+        return Ok(());
+    }
+    namespace::die_with_parent().step("set the parent-death signal")?;
+    while life.wait().step("wait for the end")? {}
+    Ok(())
+}
+
+/// The pipe that says whether auraed lives.
+struct Life(io::Stdout);
+
+impl Life {
+    /// `false` when the other end is closed.
+    fn wait(&mut self) -> io::Result<bool> {
+        let mut byte = [0u8];
+        match crate::sys::fd::read(self.0.as_fd(), &mut byte) {
+            Ok(count) => Ok(count > 0),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+struct Control(UnixStream);
+
+impl Control {
+    fn plan(&mut self) -> io::Result<Plan> {
+        let mut length = [0u8; 4];
+        self.0.read_exact(&mut length)?;
+        let mut text = vec![0u8; u32::from_be_bytes(length) as usize];
+        self.0.read_exact(&mut text)?;
+        Ok(serde_json::from_slice(&text)?)
+    }
+
+    fn wait(&mut self) -> io::Result<()> {
+        let mut byte = [0u8];
+        self.0.read_exact(&mut byte)
+    }
+
+    /// One line in one write, for two processes report on this socket. A failure shows as an end without a report.
+    fn report(&mut self, report: &Report) {
+        if let Ok(mut line) = serde_json::to_string(report) {
+            line.push('\n');
+            let _ = self.0.write_all(line.as_bytes());
+        }
+    }
+}

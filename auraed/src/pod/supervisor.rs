@@ -1,0 +1,121 @@
+//! The host's part of a pod: a task that owns the sandbox and ends the process.
+
+use std::path::PathBuf;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::Pod;
+use super::container::Reply;
+use super::errors::PodError;
+use super::journal::Exit;
+use super::sandbox::{Pins, Sandbox, SandboxSpec};
+
+/// A sandbox as it is answered.
+#[derive(Clone, Debug)]
+pub struct Made {
+    pub pins: Pins,
+    /// Host pid of the shared pid namespace's pid 1.
+    pub pid_one: Option<i32>,
+}
+
+enum Request {
+    Create(Box<SandboxSpec>, Reply<Made>),
+    Shutdown(Reply<Vec<(String, Exit)>>),
+}
+
+/// The supervisor as the service sees it. Cheap to clone.
+#[derive(Clone)]
+pub struct Supervisor(mpsc::Sender<Request>);
+
+impl Supervisor {
+    /// Starts the task. `finished` is told when a shutdown is complete; `binary` is our own.
+    pub fn start(pod: Pod, binary: PathBuf, finished: oneshot::Sender<()>) -> Self {
+        let (sender, receiver) = mpsc::channel(4);
+        tokio::spawn(Task { pod, binary, sandbox: None }.run(receiver, finished));
+        Self(sender)
+    }
+
+    /// The identical second call answers like the first.
+    pub async fn create_sandbox(&self, spec: SandboxSpec) -> Result<Made, PodError> {
+        self.ask(|reply| Request::Create(Box::new(spec), reply)).await
+    }
+
+    /// Takes everything of the pod away; the containers that still ran, with what they ended with.
+    pub async fn shut_down(&self) -> Result<Vec<(String, Exit)>, PodError> {
+        self.ask(Request::Shutdown).await
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, PodError> {
+        let (reply, answer) = oneshot::channel();
+        self.0.send(request(reply)).await.map_err(|_| PodError::ShuttingDown)?;
+        answer.await.map_err(|_| PodError::ShuttingDown)?
+    }
+}
+
+struct Task {
+    pod: Pod,
+    binary: PathBuf,
+    sandbox: Option<Sandbox>,
+}
+
+impl Task {
+    async fn run(mut self, mut requests: mpsc::Receiver<Request>, finished: oneshot::Sender<()>) {
+        while let Some(request) = requests.recv().await {
+            match request {
+                Request::Create(spec, reply) => drop(reply.send(self.create(*spec).await)),
+                Request::Shutdown(reply) => {
+                    let result = self.shut_down().await;
+                    let done = result.is_ok();
+                    let _ = reply.send(result);
+                    if done {
+                        // The process is ending when nobody listens any more.
+                        let _ = finished.send(());
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn create(&mut self, spec: SandboxSpec) -> Result<Made, PodError> {
+        if self.sandbox.as_ref().is_some_and(|sandbox| sandbox.spec != spec) {
+            return Err(PodError::OtherSandbox);
+        }
+        if self.sandbox.is_none() {
+            let shared = self.pod.shared();
+            self.sandbox = Some(Sandbox::create(spec, &shared.hierarchies, &shared.children, &self.binary).await?);
+        }
+        match &self.sandbox {
+            Some(sandbox) => Ok(Made { pins: sandbox.pins.clone(), pid_one: sandbox.pid_one() }),
+            None => Err(PodError::ShuttingDown),
+        }
+    }
+
+    /// A container that will not go leaves the sandbox as it is: the caller tries again.
+    async fn shut_down(&mut self) -> Result<Vec<(String, Exit)>, PodError> {
+        let mut deletions = tokio::task::JoinSet::new();
+        for id in self.pod.close() {
+            let pod = self.pod.clone();
+            deletions.spawn(async move {
+                let result = pod.delete(&id).await;
+                (id, result)
+            });
+        }
+        let (mut exits, mut failure) = (Vec::new(), None);
+        while let Some(Ok((id, result))) = deletions.join_next().await {
+            match result {
+                Ok(exit) => exits.extend(exit.map(|exit| (id, exit))),
+                Err(error) => failure = Some(error),
+            }
+        }
+        if let Some(error) = failure {
+            self.pod.reopen();
+            return Err(error);
+        }
+        if let Some(sandbox) = self.sandbox.take() {
+            sandbox.destroy().await;
+        }
+        self.pod.journal().close();
+        Ok(exits)
+    }
+}

@@ -1,0 +1,113 @@
+//! The pod contract: containers.
+
+mod acknowledge_events;
+mod create_container;
+mod delete_container;
+mod events;
+mod exec_sync;
+mod hello;
+mod list_containers;
+mod prepare_container;
+mod reopen_log;
+mod signal_container;
+mod start_container;
+mod stats;
+mod update_container;
+
+use std::pin::Pin;
+
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::status::status;
+use crate::api::pod::v0 as api;
+use crate::api::pod::v0::pod_service_server::PodService;
+use crate::pod::Pod;
+
+/// What a streaming call answers with.
+pub type Outgoing<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+pub struct PodRpc {
+    pod: Pod,
+}
+
+impl PodRpc {
+    pub fn new(pod: Pod) -> Self {
+        Self { pod }
+    }
+}
+
+#[tonic::async_trait]
+impl PodService for PodRpc {
+    async fn hello(&self, request: Request<api::HelloRequest>) -> Result<Response<api::HelloResponse>, Status> {
+        hello::serve(&self.pod, request.into_inner()).await.map(Response::new).map_err(status)
+    }
+
+    async fn prepare_container(&self, request: Request<api::PrepareContainerRequest>) -> Result<Response<api::PrepareContainerResponse>, Status> {
+        prepare_container::serve(&self.pod, request.into_inner()).await.map(Response::new).map_err(status)
+    }
+
+    async fn create_container(&self, request: Request<api::CreateContainerRequest>) -> Result<Response<api::CreateContainerResponse>, Status> {
+        create_container::serve(&self.pod, request.into_inner()).await.map(Response::new).map_err(status)
+    }
+
+    async fn start_container(&self, request: Request<api::StartContainerRequest>) -> Result<Response<api::StartContainerResponse>, Status> {
+        start_container::serve(&self.pod, request.into_inner()).await.map(Response::new).map_err(status)
+    }
+
+    async fn signal_container(&self, request: Request<api::SignalContainerRequest>) -> Result<Response<api::SignalContainerResponse>, Status> {
+        signal_container::serve(&self.pod, request.into_inner()).await.map(Response::new).map_err(status)
+    }
+
+    async fn delete_container(&self, request: Request<api::DeleteContainerRequest>) -> Result<Response<api::DeleteContainerResponse>, Status> {
+        delete_container::serve(&self.pod, request.into_inner()).await.map(Response::new).map_err(status)
+    }
+
+    async fn update_container(&self, request: Request<api::UpdateContainerRequest>) -> Result<Response<api::UpdateContainerResponse>, Status> {
+        update_container::serve(&self.pod, request.into_inner()).await.map(Response::new).map_err(status)
+    }
+
+    async fn reopen_log(&self, request: Request<api::ReopenLogRequest>) -> Result<Response<api::ReopenLogResponse>, Status> {
+        reopen_log::serve(&self.pod, request.into_inner()).await.map(Response::new).map_err(status)
+    }
+
+    async fn list_containers(&self, request: Request<api::ListContainersRequest>) -> Result<Response<api::ListContainersResponse>, Status> {
+        list_containers::serve(&self.pod, request.into_inner()).await.map(Response::new).map_err(status)
+    }
+
+    async fn stats(&self, request: Request<api::StatsRequest>) -> Result<Response<api::StatsResponse>, Status> {
+        stats::serve(&self.pod, request.into_inner()).await.map(Response::new).map_err(status)
+    }
+
+    async fn exec_sync(&self, request: Request<api::ExecSyncRequest>) -> Result<Response<api::ExecSyncResponse>, Status> {
+        exec_sync::serve(&self.pod, request.into_inner()).await.map(Response::new).map_err(status)
+    }
+
+    async fn acknowledge_events(&self, request: Request<api::AcknowledgeEventsRequest>) -> Result<Response<api::AcknowledgeEventsResponse>, Status> {
+        acknowledge_events::serve(&self.pod, request.into_inner()).await.map(Response::new).map_err(status)
+    }
+
+    type EventsStream = Outgoing<api::Event>;
+
+    async fn events(&self, request: Request<api::EventsRequest>) -> Result<Response<Self::EventsStream>, Status> {
+        Ok(Response::new(events::serve(&self.pod, request.into_inner())))
+    }
+
+    type ExecStream = Outgoing<api::StreamOutput>;
+
+    async fn exec(&self, _request: Request<Streaming<api::StreamInput>>) -> Result<Response<Self::ExecStream>, Status> {
+        Err(Status::unimplemented("Exec: not built in yet"))
+    }
+
+    type AttachStream = Outgoing<api::StreamOutput>;
+
+    async fn attach(&self, _request: Request<Streaming<api::StreamInput>>) -> Result<Response<Self::AttachStream>, Status> {
+        Err(Status::unimplemented("Attach: not built in yet"))
+    }
+
+    type PortForwardStream = Outgoing<api::PortForwardOutput>;
+
+    async fn port_forward(&self, _request: Request<Streaming<api::PortForwardInput>>) -> Result<Response<Self::PortForwardStream>, Status> {
+        Err(Status::unimplemented("PortForward: not built in yet"))
+    }
+}

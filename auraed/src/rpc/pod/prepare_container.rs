@@ -1,0 +1,13 @@
+//! PrepareContainer.
+
+use crate::api::pod::v0 as api;
+use crate::pod::Pod;
+use crate::pod::errors::PodError;
+use crate::pod::container::Request;
+use crate::rpc::convert::container_id;
+
+pub async fn serve(pod: &Pod, mut request: api::PrepareContainerRequest) -> Result<api::PrepareContainerResponse, PodError> {
+    let id = container_id(std::mem::take(&mut request.container_id))?;
+    request.container_id.clone_from(&id);
+    pod.ask_new(&id, |reply| Request::Prepare(Box::new(request), reply)).await
+}

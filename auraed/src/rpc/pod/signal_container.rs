@@ -1,0 +1,13 @@
+//! SignalContainer.
+
+use crate::api::pod::v0 as api;
+use crate::pod::Pod;
+use crate::pod::errors::PodError;
+use crate::pod::container::Request;
+use crate::rpc::convert::container_id;
+
+pub async fn serve(pod: &Pod, request: api::SignalContainerRequest) -> Result<api::SignalContainerResponse, PodError> {
+    let id = container_id(request.container_id)?;
+    pod.ask(&id, |reply| Request::Signal { signal: request.signal, all: request.all, reply }).await?;
+    Ok(api::SignalContainerResponse {})
+}

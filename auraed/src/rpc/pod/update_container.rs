@@ -1,0 +1,13 @@
+//! UpdateContainer.
+
+use crate::api::pod::v0 as api;
+use crate::pod::Pod;
+use crate::pod::errors::PodError;
+use crate::pod::container::Request;
+use crate::rpc::convert::container_id;
+
+pub async fn serve(pod: &Pod, request: api::UpdateContainerRequest) -> Result<api::UpdateContainerResponse, PodError> {
+    let id = container_id(request.container_id)?;
+    pod.ask(&id, |reply| Request::Update { resources: request.oci_resources.to_vec(), reply }).await?;
+    Ok(api::UpdateContainerResponse {})
+}

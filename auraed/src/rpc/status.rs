@@ -1,0 +1,51 @@
+//! The one table from what went wrong to a gRPC status.
+
+use tonic::{Code, Status};
+
+use crate::cgroup::CgroupError;
+use crate::pod::errors::PodError;
+use crate::pod::sandbox::SandboxError;
+
+/// Logs a failure, once, and says it to the caller.
+pub fn status(error: PodError) -> Status {
+    let code = code(&error);
+    match code {
+        Code::Internal => tracing::error!(%error, "a call failed"),
+        _ => tracing::info!(%error, "a call was refused"),
+    }
+    Status::new(code, error.to_string())
+}
+
+fn code(error: &PodError) -> Code {
+    match error {
+        PodError::Invalid { .. } => Code::InvalidArgument,
+        PodError::UnknownContainer { .. } => Code::NotFound,
+        PodError::AlreadyCreated { .. } | PodError::OtherSandbox => Code::AlreadyExists,
+        PodError::WrongPhase { .. } => Code::FailedPrecondition,
+        PodError::ShuttingDown => Code::Unavailable,
+        PodError::Timeout { .. } => Code::DeadlineExceeded,
+        PodError::BadEventNumber { .. } => Code::OutOfRange,
+        PodError::Sandbox(error) => sandbox_code(error),
+        PodError::Cgroup(error) => cgroup_code(error),
+        PodError::Pump(_) => Code::FailedPrecondition,
+        PodError::Rootfs(error) if error.is_invalid() => Code::InvalidArgument,
+        PodError::Rootfs(_) => Code::Internal,
+        PodError::Unkillable { .. } | PodError::Io { .. } | PodError::Oci(_) | PodError::LogFile(_) => Code::Internal,
+    }
+}
+
+fn sandbox_code(error: &SandboxError) -> Code {
+    match error {
+        SandboxError::Cgroup(error) => cgroup_code(error),
+        SandboxError::Sysctl(_) | SandboxError::Invalid { .. } => Code::InvalidArgument,
+        SandboxError::Io { .. } | SandboxError::Namespaces { .. } => Code::Internal,
+    }
+}
+
+fn cgroup_code(error: &CgroupError) -> Code {
+    match error {
+        CgroupError::BadPath { .. } | CgroupError::BadSlice { .. } => Code::InvalidArgument,
+        CgroupError::MissingParent { .. } => Code::FailedPrecondition,
+        CgroupError::Io { .. } | CgroupError::NoHierarchy => Code::Internal,
+    }
+}
