@@ -1,12 +1,11 @@
 import { createHash, type Hash } from "node:crypto";
 import { closeSync, fstatSync, openSync, rmSync } from "node:fs";
-import { Readable } from "node:stream";
-import { createGunzip, createZstdDecompress } from "node:zlib";
 
 import { BlobFile } from "./blob-file.ts";
 import { asDigest, type Digest } from "./digest.ts";
 import { ErofsWriter } from "./erofs-writer.ts";
 import { digestMismatch, fromIo, malformed } from "./errors.ts";
+import { inflate } from "./inflate.ts";
 import { LayerTree } from "./layer-tree.ts";
 import { TarReader, type TarSink } from "./tar-reader.ts";
 
@@ -111,48 +110,6 @@ class CountingHash {
     if (sizeBytes !== undefined && sizeBytes !== this.sizeBytes)
       throw malformed(`the blob has ${this.sizeBytes} bytes, its manifest says ${sizeBytes}`);
   }
-}
-
-/** By what the bytes are, not by the media type: registries are known to mislabel. */
-async function* inflate(source: AsyncGenerator<Buffer>): AsyncGenerator<Buffer> {
-  let head: Buffer = Buffer.alloc(0);
-  while (head.length < 4) {
-    const { value, done } = await source.next();
-    if (done === true) break;
-    head = head.length === 0 ? value : Buffer.concat([head, value]);
-  }
-  const whole = prepend(head, source);
-  const decoder = decoderFor(head);
-  if (decoder === undefined) {
-    yield* whole;
-    return;
-  }
-  const input = Readable.from(whole, { objectMode: false, highWaterMark: 1 << 20 });
-  input.on("error", (error) => decoder.destroy(error));
-  try {
-    for await (const chunk of input.pipe(decoder)) yield chunk as Buffer;
-  } catch (error) {
-    throw isDecodeError(error) ? malformed(`it cannot be decompressed: ${error.message}`) : error;
-  } finally {
-    input.destroy();
-    decoder.destroy();
-  }
-}
-
-function decoderFor(head: Buffer) {
-  const chunkSize = 256 << 10;
-  if (head[0] === 0x1f && head[1] === 0x8b) return createGunzip({ chunkSize });
-  if (head.length >= 4 && head.readUInt32LE(0) === 0xfd2fb528) return createZstdDecompress({ chunkSize });
-  return undefined;
-}
-
-function isDecodeError(error: unknown): error is Error {
-  return error instanceof Error && "code" in error && /^(Z_|ZSTD_)/.test(String(error.code));
-}
-
-async function* prepend(head: Buffer, rest: AsyncGenerator<Buffer>): AsyncGenerator<Buffer> {
-  if (head.length > 0) yield head;
-  yield* rest;
 }
 
 /** The layer's own, so that the same layer gives the same bytes; marked as a custom one (version 8). */

@@ -96,7 +96,7 @@ async function fetchLayers(
     for (let layer = waiting.pop(); layer !== undefined && failure === undefined; layer = waiting.pop()) {
       const descriptor = layer;
       try {
-        await layers.ensure(descriptor.diffId, descriptor, (signal) => repository.blob(descriptor, { signal }), scope.signal);
+        await fetchLayer(descriptor, repository, layers, scope.signal);
       } catch (error) {
         failure ??= { error };
         scope.abort();
@@ -105,4 +105,20 @@ async function fetchLayers(
   };
   await Promise.all(Array.from({ length: Math.min(options.maxLayersAtOnce, waiting.length) }, lane));
   if (failure !== undefined) throw failure.error;
+}
+
+/** A mirror with damaged content must not stand in the way of the registry itself. */
+async function fetchLayer(
+  layer: Descriptor & { readonly diffId: Digest },
+  repository: Repository,
+  layers: Layers,
+  signal: AbortSignal,
+): Promise<void> {
+  try {
+    await layers.ensure(layer.diffId, layer, (until) => repository.blob(layer, { signal: until }), signal);
+  } catch (error) {
+    const origin = repository.withoutMirrors();
+    if (!(error instanceof ImageError) || error.fact.code !== "ERR_DIGEST_MISMATCH" || origin === undefined) throw error;
+    await layers.ensure(layer.diffId, layer, (until) => origin.blob(layer, { signal: until }), signal);
+  }
 }

@@ -73,6 +73,14 @@ export class Repository {
     this.#tokens = modules.tokens;
   }
 
+  /** The same without its mirrors; undefined when there are none. */
+  withoutMirrors(): Repository | undefined {
+    const endpoints = this.#endpoints.filter((endpoint) => endpoint.origin);
+    if (endpoints.length === this.#endpoints.length) return undefined;
+    const options = { ...this.#options, reference: this.#reference, endpoints, credentials: this.#credentials };
+    return new Repository(options, { transport: this.#transport, tokens: this.#tokens });
+  }
+
   /** The document that the reference, or a digest out of an index, names. */
   manifest(digest: Digest | undefined, { signal }: Wait): Promise<FetchedManifest> {
     const wanted = digest ?? (this.#reference.kind === "digest" ? this.#reference.digest : undefined);
@@ -103,28 +111,27 @@ export class Repository {
   /** The bytes of a blob, unchecked; a transfer that breaks goes on where it stopped, at the same endpoint or the next. */
   async *blob(descriptor: Descriptor, { signal }: Wait): AsyncGenerator<Buffer> {
     let offset = 0;
-    let settled = 0;
-    let attempts = 0;
-    while (offset < descriptor.sizeBytes || descriptor.sizeBytes === 0) {
+    let lastBreak = 0;
+    let failure: unknown = truncated(this.#reference.domain, descriptor, 0);
+    for (let attempt = 1; attempt <= this.#options.attempts; attempt++) {
+      if (attempt > 1) await this.#pause(attempt - 1, 0, signal);
+      const body = await this.#anywhere("pull", signal, (endpoint) => this.#blobFrom(endpoint, descriptor, offset, signal), attempt - 1);
       try {
-        for await (const chunk of await this.#anywhere("pull", signal, (endpoint) =>
-          this.#blobFrom(endpoint, descriptor, offset, signal),
-        )) {
+        for await (const chunk of body) {
           offset += chunk.length;
           if (offset > descriptor.sizeBytes) throw moreThanSaid(this.#reference.domain, descriptor);
           yield chunk;
         }
         if (offset === descriptor.sizeBytes) return;
+        failure = truncated(this.#reference.domain, descriptor, offset);
       } catch (error) {
         if (!isTransient(error)) throw error;
-        if (++attempts >= this.#options.attempts) throw error;
+        failure = error;
       }
-      if (offset - settled >= PROGRESS_BYTES) attempts = 0;
-      else if (attempts === 0) attempts = 1;
-      settled = offset;
-      if (attempts >= this.#options.attempts) throw truncated(this.#reference.domain, descriptor, offset);
-      if (attempts > 0) await this.#pause(attempts++, 0, signal);
+      if (offset - lastBreak >= PROGRESS_BYTES) attempt = 0;
+      lastBreak = offset;
     }
+    throw failure;
   }
 
   async #blobFrom(endpoint: Endpoint, descriptor: Descriptor, offset: number, signal: AbortSignal): Promise<AsyncGenerator<Buffer>> {
@@ -137,9 +144,11 @@ export class Repository {
     throw new EndpointError(permanent(responseError(endpoint.host, "it answered a range request with another range")));
   }
 
-  /** Tries the endpoints in turn, and all again with growing pauses; the last word is the last endpoint's: the registry itself. */
-  async #anywhere<T>(capability: Capability, signal: AbortSignal, task: (endpoint: Endpoint) => Promise<T>): Promise<T> {
-    const candidates = new Set(this.#endpoints.filter((endpoint) => endpoint.capabilities.includes(capability)));
+  /** Tries the endpoints in turn, and all again with growing pauses. Unless `first` begins elsewhere, the last word is the registry's own. */
+  async #anywhere<T>(capability: Capability, signal: AbortSignal, task: (endpoint: Endpoint) => Promise<T>, first = 0): Promise<T> {
+    const able = this.#endpoints.filter((endpoint) => endpoint.capabilities.includes(capability));
+    const turn = able.length === 0 ? 0 : first % able.length;
+    const candidates = new Set([...able.slice(turn), ...able.slice(0, turn)]);
     let last = new ImageError(
       { code: "ERR_REGISTRY_UNAVAILABLE", registry: this.#reference.domain, status: 0 },
       `registry ${this.#reference.domain}: no host with the capability '${capability}' is configured in hosts.toml`,
