@@ -16,16 +16,10 @@ export async function cgroupDir(pid: number, controller: string): Promise<string
   return join(root, unified);
 }
 
-/** The memory limit that the kernel holds for a process's cgroup. */
-export async function cgroupMemoryLimit(pid: number): Promise<bigint> {
-  const dir = await cgroupDir(pid, "memory");
-  return BigInt((await readFile(join(dir, existsSync(join(dir, "memory.max")) ? "memory.max" : "memory.limit_in_bytes"), "utf8")).trim());
-}
-
-/** CPU shares as v1 counts them, or the weight on v2. */
-export async function cgroupCpuShares(pid: number): Promise<bigint> {
-  const dir = await cgroupDir(pid, "cpu");
-  return BigInt((await readFile(join(dir, existsSync(join(dir, "cpu.weight")) ? "cpu.weight" : "cpu.shares"), "utf8")).trim());
+/** A file of a process's cgroup, under the name that it has in the host's cgroup version. */
+export async function cgroupFile(pid: number, controller: string, names: { readonly v1: string; readonly v2: string }): Promise<string> {
+  const dir = await cgroupDir(pid, controller);
+  return (await readFile(join(dir, existsSync(join(dir, names.v1)) ? names.v1 : names.v2), "utf8")).trim();
 }
 
 /** The directories that a cgroup and what is below it have in all hierarchies, the deepest first. */

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-
+import type { ServiceError } from "@grpc/grpc-js";
 import { status } from "@grpc/grpc-js";
 
 import { AuthConfig, type Image } from "../../api/gen/cri/v1/api.ts";
@@ -89,7 +89,9 @@ test("a registry that is not there is told", async () => {
 });
 
 test("a deadline of a millisecond is DeadlineExceeded and does no harm", async () => {
-  await assert.rejects(pull(node().registry.reference("busybox"), undefined, 1), { code: status.DEADLINE_EXCEEDED });
+  // The reference sometimes notices first, and says Cancelled.
+  const codes = node().kind === "containerd" ? [status.DEADLINE_EXCEEDED, status.CANCELLED] : [status.DEADLINE_EXCEEDED];
+  await assert.rejects(pull(node().registry.reference("busybox"), undefined, 1), (error: ServiceError) => codes.includes(error.code));
   assert.equal(await pull(node().registry.reference("busybox")), idOf("busybox"));
 });
 
