@@ -10,8 +10,9 @@ help: ## Show this list
 setup: ## Install what is missing: packages, toolchains, Node modules (root; a second run is a no-op)
 	@tools/setup.sh
 
-proto: setup ## Generate TypeScript from the contracts under api/
+proto: setup ## Generate what is committed: TypeScript from api/, the configuration page
 	@tools/proto.sh
+	@tools/run.sh node tools/config-reference.ts
 
 build: setup ## Build auraed, the static binary, into build/
 	@tools/run.sh tools/build-auraed.sh
