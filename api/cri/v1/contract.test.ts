@@ -35,9 +35,9 @@ describe("the CRI contract", () => {
     const generated = [RuntimeServiceService, ImageServiceService].flatMap((service) => Object.values(service));
     const served = new Map(generated.map(({ path, requestStream, responseStream }) => [path, `${requestStream} ${responseStream}`]));
     const declared = ours.getServiceList().flatMap((service) =>
-      service.getMethodList().map((method): [string, string] => {
-        const path = `/runtime.v1.${service.getName()}/${method.getName()}`;
-        return [path, `${method.getClientStreaming() ?? false} ${method.getServerStreaming() ?? false}`];
+      service.getMethodList().map((rpc): [string, string] => {
+        const path = `/runtime.v1.${service.getName()}/${rpc.getName()}`;
+        return [path, `${rpc.getClientStreaming() ?? false} ${rpc.getServerStreaming() ?? false}`];
       }),
     );
     assert.deepEqual(served, new Map(declared));

@@ -22,8 +22,13 @@ export const protobufPackage = "runtime.v1";
 
 export const protobufFileName = "cri/v1/api.proto";
 
-/** The Container Runtime Interface, v1: what a kubelet asks of this runtime. Names and numbers are those of k8s.io/cri-api v0.37.2. */
+/**
+ * The Container Runtime Interface, v1: what a kubelet asks of this runtime.
+ *
+ * Names and numbers are those of k8s.io/cri-api v0.37.2, which contract.test.ts proves; the comments say what this runtime makes of them.
+ */
 
+/** Of a port. */
 export const Protocol = { TCP: 0, UDP: 1, SCTP: 2 } as const;
 
 export type Protocol = typeof Protocol[keyof typeof Protocol];
@@ -34,9 +39,13 @@ export namespace Protocol {
   export type SCTP = typeof Protocol.SCTP;
 }
 
+/** Which way mounts made later are passed on. */
 export const MountPropagation = {
+  /** PROPAGATION_PRIVATE - Neither way. */
   PROPAGATION_PRIVATE: 0,
+  /** PROPAGATION_HOST_TO_CONTAINER - Mounts of the host appear. The host's mount must be shared or a slave. */
   PROPAGATION_HOST_TO_CONTAINER: 1,
+  /** PROPAGATION_BIDIRECTIONAL - Mounts of the container appear on the host too. The host's mount must be shared. */
   PROPAGATION_BIDIRECTIONAL: 2,
 } as const;
 
@@ -48,7 +57,17 @@ export namespace MountPropagation {
   export type PROPAGATION_BIDIRECTIONAL = typeof MountPropagation.PROPAGATION_BIDIRECTIONAL;
 }
 
-export const NamespaceMode = { POD: 0, CONTAINER: 1, NODE: 2, TARGET: 3 } as const;
+/** Whose namespace. */
+export const NamespaceMode = {
+  /** POD - One that the pod's containers share. */
+  POD: 0,
+  /** CONTAINER - The container's own. */
+  CONTAINER: 1,
+  /** NODE - The host's. */
+  NODE: 2,
+  /** TARGET - Another container's; pid only. */
+  TARGET: 3,
+} as const;
 
 export type NamespaceMode = typeof NamespaceMode[keyof typeof NamespaceMode];
 
@@ -59,7 +78,13 @@ export namespace NamespaceMode {
   export type TARGET = typeof NamespaceMode.TARGET;
 }
 
-export const SupplementalGroupsPolicy = { Merge: 0, Strict: 1 } as const;
+/** What the image's group file adds. */
+export const SupplementalGroupsPolicy = {
+  /** Merge - The groups it gives the user. */
+  Merge: 0,
+  /** Strict - Nothing. */
+  Strict: 1,
+} as const;
 
 export type SupplementalGroupsPolicy = typeof SupplementalGroupsPolicy[keyof typeof SupplementalGroupsPolicy];
 
@@ -68,7 +93,12 @@ export namespace SupplementalGroupsPolicy {
   export type Strict = typeof SupplementalGroupsPolicy.Strict;
 }
 
-export const PodSandboxState = { SANDBOX_READY: 0, SANDBOX_NOTREADY: 1 } as const;
+/** Ready or not. */
+export const PodSandboxState = {
+  SANDBOX_READY: 0,
+  /** SANDBOX_NOTREADY - Stopped, or broken. */
+  SANDBOX_NOTREADY: 1,
+} as const;
 
 export type PodSandboxState = typeof PodSandboxState[keyof typeof PodSandboxState];
 
@@ -77,7 +107,9 @@ export namespace PodSandboxState {
   export type SANDBOX_NOTREADY = typeof PodSandboxState.SANDBOX_NOTREADY;
 }
 
+/** Not the kernel's numbers. */
 export const Signal = {
+  /** SIGNAL_RUNTIME_DEFAULT - The image's, else SIGTERM. */
   SIGNAL_RUNTIME_DEFAULT: 0,
   SIGNAL_SIGABRT: 1,
   SIGNAL_SIGALRM: 2,
@@ -217,10 +249,12 @@ export namespace Signal {
   export type SIGNAL_SIGRTMAX = typeof Signal.SIGNAL_SIGRTMAX;
 }
 
+/** CREATED, then RUNNING, then EXITED. */
 export const ContainerState = {
   CONTAINER_CREATED: 0,
   CONTAINER_RUNNING: 1,
   CONTAINER_EXITED: 2,
+  /** CONTAINER_UNKNOWN - Cannot be told; stop and remove work all the same. */
   CONTAINER_UNKNOWN: 3,
 } as const;
 
@@ -233,9 +267,11 @@ export namespace ContainerState {
   export type CONTAINER_UNKNOWN = typeof ContainerState.CONTAINER_UNKNOWN;
 }
 
+/** What happened. */
 export const ContainerEventType = {
   CONTAINER_CREATED_EVENT: 0,
   CONTAINER_STARTED_EVENT: 1,
+  /** CONTAINER_STOPPED_EVENT - Sent when log, exit code and reason are final. */
   CONTAINER_STOPPED_EVENT: 2,
   CONTAINER_DELETED_EVENT: 3,
 } as const;
@@ -249,7 +285,13 @@ export namespace ContainerEventType {
   export type CONTAINER_DELETED_EVENT = typeof ContainerEventType.CONTAINER_DELETED_EVENT;
 }
 
-export const MetricType = { COUNTER: 0, GAUGE: 1 } as const;
+/** How a value may move. */
+export const MetricType = {
+  /** COUNTER - Only grows. */
+  COUNTER: 0,
+  /** GAUGE - May fall. */
+  GAUGE: 1,
+} as const;
 
 export type MetricType = typeof MetricType[keyof typeof MetricType];
 
@@ -258,6 +300,7 @@ export namespace MetricType {
   export type GAUGE = typeof MetricType.GAUGE;
 }
 
+/** Who makes cgroups. The zero value is systemd. */
 export const CgroupDriver = { SYSTEMD: 0, CGROUPFS: 1 } as const;
 
 export type CgroupDriver = typeof CgroupDriver[keyof typeof CgroupDriver];
@@ -267,91 +310,151 @@ export namespace CgroupDriver {
   export type CGROUPFS = typeof CgroupDriver.CGROUPFS;
 }
 
+/** See Version. */
 export interface VersionRequest {
+  /** The client's API version. */
   version: string;
 }
 
+/** Who answers. */
 export interface VersionResponse {
+  /** "0.1.0" by convention: the version of the kubelet's API. */
   version: string;
   runtimeName: string;
+  /** Of this runtime, as a semantic version. */
   runtimeVersion: string;
+  /** "v1". */
   runtimeApiVersion: string;
 }
 
+/** What /etc/resolv.conf says. Absent, the host's file is copied; present and empty, the file is empty. */
 export interface DNSConfig {
   servers: string[];
   searches: string[];
+  /** As `options` takes them, such as "ndots:5". */
   options: string[];
 }
 
+/** A port that is reachable from outside the node. */
 export interface PortMapping {
   protocol: Protocol;
   containerPort: number;
+  /** 0: the port is only declared. */
   hostPort: number;
+  /** Empty: every address of the node. */
   hostIp: string;
 }
 
+/** Something made visible inside a container. */
 export interface Mount {
+  /** Absolute. Made when missing, without following a link out of the root filesystem. */
   containerPath: string;
+  /** Absolute; links are followed. Empty exactly when `image` is set. */
   hostPath: string;
+  /** This mount alone; for those below it see `recursive_read_only`. */
   readonly: boolean;
+  /** Give the host's files the container's label. */
   selinuxRelabel: boolean;
   propagation: MountPropagation;
+  /** Makes the mount idmapped. The filesystem has to support that. */
   uidMappings: IDMapping[];
   gidMappings: IDMapping[];
+  /** Needs `readonly` and PROPAGATION_PRIVATE. A runtime or kernel that cannot: error that begins with "RROUnsupported". */
   recursiveReadOnly: boolean;
-  image: ImageSpec | undefined;
+  /** An image as the source. It must have been pulled, and is mounted read-only: `readonly` has to be set. */
+  image:
+    | ImageSpec
+    | undefined;
+  /** Directory inside the image; empty is all of it. It may not lead out by links. */
   imageSubPath: string;
+  /** Some of noexec, nodev and nosuid. Sent only to a runtime that advertises RuntimeFeatures.mount_options. */
   mountOptions: string[];
 }
 
+/** A range of ids inside a user namespace and where it lies outside. */
 export interface IDMapping {
+  /** First id outside. */
   hostId: number;
+  /** First id inside. */
   containerId: number;
   length: number;
 }
 
+/** The pod's user namespace, equal in the sandbox and all its containers. */
 export interface UserNamespace {
+  /** POD or NODE. NODE takes no mappings. */
   mode: NamespaceMode;
+  /** Mode POD: one mapping, from container id 0. */
   uids: IDMapping[];
+  /** Mode POD: one mapping, from container id 0. */
   gids: IDMapping[];
 }
 
+/** Whose namespaces a process is in. */
 export interface NamespaceOption {
+  /** POD or NODE. */
   network: NamespaceMode;
+  /** Any mode. The zero value is POD, though most pods ask for CONTAINER. */
   pid: NamespaceMode;
+  /** POD or NODE. */
   ipc: NamespaceMode;
+  /** Container of the same pod whose pid namespace is joined; with pid TARGET alone. */
   targetId: string;
+  /** Absent: the host's user namespace. */
   usernsOptions: UserNamespace | undefined;
 }
 
+/** A number that can be absent. */
 export interface Int64Value {
   value: bigint;
 }
 
+/** Security of the sandbox itself; containers bring their own. */
 export interface LinuxSandboxSecurityContext {
   namespaceOptions: NamespaceOption | undefined;
   selinuxOptions: SELinuxOption | undefined;
-  runAsUser: Int64Value | undefined;
+  runAsUser:
+    | Int64Value
+    | undefined;
+  /** Only together with run_as_user. */
   runAsGroup: Int64Value | undefined;
   readonlyRootfs: boolean;
   supplementalGroups: bigint[];
   supplementalGroupsPolicy: SupplementalGroupsPolicy;
+  /** Has to be set when any container of the pod will be privileged. */
   privileged: boolean;
-  seccomp: SecurityProfile | undefined;
+  /** Absent: unconfined. */
+  seccomp:
+    | SecurityProfile
+    | undefined;
+  /** Absent: the runtime's default, where the host has AppArmor. */
   apparmor:
     | SecurityProfile
     | undefined;
-  /** @deprecated */
+  /**
+   * The older form of `seccomp`, which wins over it: "runtime/default", "unconfined" or "localhost/PATH".
+   *
+   * @deprecated
+   */
   seccompProfilePath: string;
 }
 
+/** Which seccomp or AppArmor profile applies. */
 export interface SecurityProfile {
   profileType: SecurityProfile_ProfileType;
+  /** With Localhost alone. seccomp: absolute path of a JSON file on the host. AppArmor: name of a loaded profile. */
   localhostRef: string;
 }
 
-export const SecurityProfile_ProfileType = { RuntimeDefault: 0, Unconfined: 1, Localhost: 2 } as const;
+/** Where a profile comes from. */
+export const SecurityProfile_ProfileType = {
+  /** RuntimeDefault - The runtime's own profile. */
+  RuntimeDefault: 0,
+  /** Unconfined - None. */
+  Unconfined: 1,
+  /** Localhost - One that the node has. */
+  Localhost: 2,
+} as const;
 
 export type SecurityProfile_ProfileType = typeof SecurityProfile_ProfileType[keyof typeof SecurityProfile_ProfileType];
 
@@ -361,11 +464,20 @@ export namespace SecurityProfile_ProfileType {
   export type Localhost = typeof SecurityProfile_ProfileType.Localhost;
 }
 
+/** The part of a sandbox that only Linux has. */
 export interface LinuxPodSandboxConfig {
+  /** cgroup of the pod, made by the client and never ours to delete: a path, or a slice with the systemd driver. Empty: one of our own. */
   cgroupParent: string;
-  securityContext: LinuxSandboxSecurityContext | undefined;
+  securityContext:
+    | LinuxSandboxSecurityContext
+    | undefined;
+  /** Written inside the pod's namespaces; a key that is not namespaced is refused. */
   sysctls: { [key: string]: string };
-  overhead: LinuxContainerResources | undefined;
+  /** What the RuntimeClass adds for the sandbox itself. */
+  overhead:
+    | LinuxContainerResources
+    | undefined;
+  /** Sum over the pod's containers. */
   resources: LinuxContainerResources | undefined;
 }
 
@@ -374,22 +486,34 @@ export interface LinuxPodSandboxConfig_SysctlsEntry {
   value: string;
 }
 
+/** A sandbox's identity: no two sandboxes share all four. Clients take a status without name, namespace or uid for broken. */
 export interface PodSandboxMetadata {
   name: string;
   uid: string;
   namespace: string;
+  /** How often the sandbox was made anew. */
   attempt: number;
 }
 
+/** What a sandbox is to be. */
 export interface PodSandboxConfig {
-  metadata: PodSandboxMetadata | undefined;
+  metadata:
+    | PodSandboxMetadata
+    | undefined;
+  /** May be empty: the pod then has the node's name. */
   hostname: string;
+  /** Host directory that ContainerConfig.log_path is relative to. Empty: no logs. */
   logDirectory: string;
   dnsConfig: DNSConfig | undefined;
   portMappings: PortMapping[];
+  /** For filters; returned unchanged. */
   labels: { [key: string]: string };
+  /** Opaque; returned unchanged, and never a way to change what the runtime does. */
   annotations: { [key: string]: string };
-  linux: LinuxPodSandboxConfig | undefined;
+  linux:
+    | LinuxPodSandboxConfig
+    | undefined;
+  /** Refused on Linux. */
   windows: WindowsPodSandboxConfig | undefined;
 }
 
@@ -403,56 +527,74 @@ export interface PodSandboxConfig_AnnotationsEntry {
   value: string;
 }
 
+/** A sandbox to make. */
 export interface RunPodSandboxRequest {
-  config: PodSandboxConfig | undefined;
+  config:
+    | PodSandboxConfig
+    | undefined;
+  /** From the RuntimeClass; empty is the default. An unknown one is an error. */
   runtimeHandler: string;
 }
 
+/** Its id, never empty. */
 export interface RunPodSandboxResponse {
   podSandboxId: string;
 }
 
+/** The sandbox to stop. */
 export interface StopPodSandboxRequest {
   podSandboxId: string;
 }
 
+/** Stopped, now or before. */
 export interface StopPodSandboxResponse {
 }
 
+/** The sandbox to forget. */
 export interface RemovePodSandboxRequest {
   podSandboxId: string;
 }
 
+/** Gone, now or before. */
 export interface RemovePodSandboxResponse {
 }
 
+/** The sandbox asked about. */
 export interface PodSandboxStatusRequest {
   podSandboxId: string;
+  /** Fill `info`. */
   verbose: boolean;
 }
 
+/** A further address of a pod, of the other family for example. */
 export interface PodIP {
   ip: string;
 }
 
+/** Addresses of a pod. */
 export interface PodSandboxNetworkStatus {
+  /** Primary address; empty on the host's network. */
   ip: string;
   additionalIps: PodIP[];
 }
 
+/** The namespaces as they are in force. */
 export interface Namespace {
   options: NamespaceOption | undefined;
 }
 
+/** The part of a status that only Linux has. */
 export interface LinuxPodSandboxStatus {
   namespaces: Namespace | undefined;
 }
 
+/** A sandbox as it is. */
 export interface PodSandboxStatus {
   id: string;
   metadata: PodSandboxMetadata | undefined;
   state: PodSandboxState;
   createdAt: bigint;
+  /** Losing the address makes a kubelet recreate the pod. */
   network: PodSandboxNetworkStatus | undefined;
   linux: LinuxPodSandboxStatus | undefined;
   labels: { [key: string]: string };
@@ -470,9 +612,14 @@ export interface PodSandboxStatus_AnnotationsEntry {
   value: string;
 }
 
+/** One sandbox in full. */
 export interface PodSandboxStatusResponse {
-  status: PodSandboxStatus | undefined;
+  status:
+    | PodSandboxStatus
+    | undefined;
+  /** For people: values are mostly JSON, and no client depends on a key. */
   info: { [key: string]: string };
+  /** Status of the pod's containers at `timestamp`, for clients that live from events. */
   containersStatuses: ContainerStatus[];
   timestamp: bigint;
 }
@@ -482,13 +629,19 @@ export interface PodSandboxStatusResponse_InfoEntry {
   value: string;
 }
 
+/** A state that can be absent. */
 export interface PodSandboxStateValue {
   state: PodSandboxState;
 }
 
+/** All parts must hold; an absent part always does. */
 export interface PodSandboxFilter {
+  /** May be a unique prefix. */
   id: string;
-  state: PodSandboxStateValue | undefined;
+  state:
+    | PodSandboxStateValue
+    | undefined;
+  /** Each label has to be there with this value. */
   labelSelector: { [key: string]: string };
 }
 
@@ -497,10 +650,12 @@ export interface PodSandboxFilter_LabelSelectorEntry {
   value: string;
 }
 
+/** An absent filter means all. */
 export interface ListPodSandboxRequest {
   filter: PodSandboxFilter | undefined;
 }
 
+/** A sandbox in short, for lists. */
 export interface PodSandbox {
   id: string;
   metadata: PodSandboxMetadata | undefined;
@@ -521,26 +676,33 @@ export interface PodSandbox_AnnotationsEntry {
   value: string;
 }
 
+/** May be empty. */
 export interface ListPodSandboxResponse {
   items: PodSandbox[];
 }
 
+/** As for ListPodSandbox. */
 export interface StreamPodSandboxesRequest {
   filter: PodSandboxFilter | undefined;
 }
 
+/** One piece of the list. */
 export interface StreamPodSandboxesResponse {
+  /** At least one. */
   podSandboxes: PodSandbox[];
 }
 
+/** The sandbox to sample. */
 export interface PodSandboxStatsRequest {
   podSandboxId: string;
 }
 
+/** Its sample. */
 export interface PodSandboxStatsResponse {
   stats: PodSandboxStats | undefined;
 }
 
+/** All parts must hold; an absent part always does. */
 export interface PodSandboxStatsFilter {
   id: string;
   labelSelector: { [key: string]: string };
@@ -551,22 +713,28 @@ export interface PodSandboxStatsFilter_LabelSelectorEntry {
   value: string;
 }
 
+/** An absent filter means all. */
 export interface ListPodSandboxStatsRequest {
   filter: PodSandboxStatsFilter | undefined;
 }
 
+/** May be empty. */
 export interface ListPodSandboxStatsResponse {
   stats: PodSandboxStats[];
 }
 
+/** As for ListPodSandboxStats. */
 export interface StreamPodSandboxStatsRequest {
   filter: PodSandboxStatsFilter | undefined;
 }
 
+/** One piece of the list. */
 export interface StreamPodSandboxStatsResponse {
+  /** At least one. */
   podSandboxStats: PodSandboxStats[];
 }
 
+/** Which sandbox the numbers belong to. */
 export interface PodSandboxAttributes {
   id: string;
   metadata: PodSandboxMetadata | undefined;
@@ -584,12 +752,14 @@ export interface PodSandboxAttributes_AnnotationsEntry {
   value: string;
 }
 
+/** One sample of a pod. */
 export interface PodSandboxStats {
   attributes: PodSandboxAttributes | undefined;
   linux: LinuxPodSandboxStats | undefined;
   windows: WindowsPodSandboxStats | undefined;
 }
 
+/** Numbers of the whole pod: with a microVM, what it costs the host. */
 export interface LinuxPodSandboxStats {
   cpu: CpuUsage | undefined;
   memory: MemoryUsage | undefined;
@@ -599,6 +769,7 @@ export interface LinuxPodSandboxStats {
   io: IoUsage | undefined;
 }
 
+/** Not filled on Linux, like every Windows message. */
 export interface WindowsPodSandboxStats {
   cpu: WindowsCpuUsage | undefined;
   memory: WindowsMemoryUsage | undefined;
@@ -607,18 +778,25 @@ export interface WindowsPodSandboxStats {
   containers: WindowsContainerStats[];
 }
 
+/** Traffic of a pod. */
 export interface NetworkUsage {
   timestamp: bigint;
-  defaultInterface: NetworkInterfaceUsage | undefined;
+  /** The one that holds the pod's address. */
+  defaultInterface:
+    | NetworkInterfaceUsage
+    | undefined;
+  /** The others, without the loopback. */
   interfaces: NetworkInterfaceUsage[];
 }
 
+/** Windows only. */
 export interface WindowsNetworkUsage {
   timestamp: bigint;
   defaultInterface: WindowsNetworkInterfaceUsage | undefined;
   interfaces: WindowsNetworkInterfaceUsage[];
 }
 
+/** Counters since the interface exists. */
 export interface NetworkInterfaceUsage {
   name: string;
   rxBytes: UInt64Value | undefined;
@@ -627,6 +805,7 @@ export interface NetworkInterfaceUsage {
   txErrors: UInt64Value | undefined;
 }
 
+/** Windows only. */
 export interface WindowsNetworkInterfaceUsage {
   name: string;
   rxBytes: UInt64Value | undefined;
@@ -635,21 +814,29 @@ export interface WindowsNetworkInterfaceUsage {
   txPacketsDropped: UInt64Value | undefined;
 }
 
+/** How many processes there are. */
 export interface ProcessUsage {
   timestamp: bigint;
   processCount: UInt64Value | undefined;
 }
 
+/** Windows only. */
 export interface WindowsProcessUsage {
   timestamp: bigint;
   processCount: UInt64Value | undefined;
 }
 
+/** Names an image. */
 export interface ImageSpec {
+  /** Any form of reference, or an id. */
   image: string;
+  /** Opaque. */
   annotations: { [key: string]: string };
+  /** What the user wrote before it was resolved to an id. */
   userSpecifiedImage: string;
+  /** The handler whose images are meant; empty is the default. */
   runtimeHandler: string;
+  /** Only in answers: what the image of a volume resolved to. */
   imageRef: string;
 }
 
@@ -658,21 +845,31 @@ export interface ImageSpec_AnnotationsEntry {
   value: string;
 }
 
+/** An environment variable. */
 export interface KeyValue {
   key: string;
+  /** Any bytes but NUL: not always UTF-8. */
   value: Buffer;
 }
 
+/** Limits. Zero and empty leave a limit unset, in an update as it is. */
 export interface LinuxContainerResources {
+  /** Microseconds. */
   cpuPeriod: bigint;
+  /** Microseconds of CPU time per period; -1 is no limit. */
   cpuQuota: bigint;
+  /** Weight relative to other containers, in cgroup v1's scale on either version. */
   cpuShares: bigint;
   memoryLimitInBytes: bigint;
+  /** -1000 to 1000; raised to what the runtime itself may give. */
   oomScoreAdj: bigint;
+  /** A list such as "0-2,4". */
   cpusetCpus: string;
   cpusetMems: string;
   hugepageLimits: HugepageLimit[];
+  /** Files of cgroup v2 and what is written to them, after all else. */
   unified: { [key: string]: string };
+  /** Memory and swap together; -1 is no limit. Unset: no swap beyond the memory limit. */
   memorySwapLimitInBytes: bigint;
 }
 
@@ -681,11 +878,15 @@ export interface LinuxContainerResources_UnifiedEntry {
   value: string;
 }
 
+/** A limit for one size of huge pages. */
 export interface HugepageLimit {
+  /** As the kernel spells it, such as "2MB". */
   pageSize: string;
+  /** Bytes. */
   limit: bigint;
 }
 
+/** Parts of a label; an empty one is filled in by the runtime. */
 export interface SELinuxOption {
   user: string;
   role: string;
@@ -693,51 +894,88 @@ export interface SELinuxOption {
   level: string;
 }
 
+/** Names with or without CAP_, or ALL, which is applied before single names. */
 export interface Capability {
   addCapabilities: string[];
   dropCapabilities: string[];
+  /** Kept across execve for users other than root; added to every other set too. */
   addAmbientCapabilities: string[];
 }
 
+/** What a container's process may do, and as whom. */
 export interface LinuxContainerSecurityContext {
-  capabilities: Capability | undefined;
+  capabilities:
+    | Capability
+    | undefined;
+  /** Every capability and host device, no confinement. Needs a privileged sandbox. */
   privileged: boolean;
+  /** Must agree with the sandbox, but for pid. */
   namespaceOptions: NamespaceOption | undefined;
-  selinuxOptions: SELinuxOption | undefined;
-  runAsUser: Int64Value | undefined;
-  runAsGroup: Int64Value | undefined;
+  selinuxOptions:
+    | SELinuxOption
+    | undefined;
+  /** Wins over run_as_username, which wins over the image's user. */
+  runAsUser:
+    | Int64Value
+    | undefined;
+  /** Only together with run_as_user or run_as_username. */
+  runAsGroup:
+    | Int64Value
+    | undefined;
+  /** Looked up in the image's own passwd file. */
   runAsUsername: string;
   readonlyRootfs: boolean;
+  /** Beside the primary one; see the policy. */
   supplementalGroups: bigint[];
   supplementalGroupsPolicy: SupplementalGroupsPolicy;
+  /** The process and its children can gain no privilege by execve. */
   noNewPrivs: boolean;
+  /** Made unreadable. Exactly these: an empty list masks nothing. */
   maskedPaths: string[];
+  /** Made read-only. Exactly these. */
   readonlyPaths: string[];
-  seccomp: SecurityProfile | undefined;
+  /** Absent: unconfined. Without effect when privileged. */
+  seccomp:
+    | SecurityProfile
+    | undefined;
+  /** Absent: the runtime's default, where the host has AppArmor. */
   apparmor:
     | SecurityProfile
     | undefined;
-  /** @deprecated */
+  /**
+   * The older form of `apparmor`, which wins over it.
+   *
+   * @deprecated
+   */
   apparmorProfile: string;
-  /** @deprecated */
+  /**
+   * The older form of `seccomp`, which wins over it.
+   *
+   * @deprecated
+   */
   seccompProfilePath: string;
 }
 
+/** The part of a container that only Linux has. */
 export interface LinuxContainerConfig {
   resources: LinuxContainerResources | undefined;
   securityContext: LinuxContainerSecurityContext | undefined;
 }
 
+/** Who the first process runs as, as found in the image. */
 export interface LinuxContainerUser {
   uid: bigint;
   gid: bigint;
+  /** Every group the process has, the primary one included. */
   supplementalGroups: bigint[];
 }
 
+/** Windows only. */
 export interface WindowsNamespaceOption {
   network: NamespaceMode;
 }
 
+/** Windows only. */
 export interface WindowsSandboxSecurityContext {
   runAsUsername: string;
   credentialSpec: string;
@@ -745,21 +983,25 @@ export interface WindowsSandboxSecurityContext {
   namespaceOptions: WindowsNamespaceOption | undefined;
 }
 
+/** Windows only. */
 export interface WindowsPodSandboxConfig {
   securityContext: WindowsSandboxSecurityContext | undefined;
 }
 
+/** Windows only. */
 export interface WindowsContainerSecurityContext {
   runAsUsername: string;
   credentialSpec: string;
   hostProcess: boolean;
 }
 
+/** Windows only. */
 export interface WindowsContainerConfig {
   resources: WindowsContainerResources | undefined;
   securityContext: WindowsContainerSecurityContext | undefined;
 }
 
+/** Windows only. */
 export interface WindowsContainerResources {
   cpuShares: bigint;
   cpuCount: bigint;
@@ -769,44 +1011,67 @@ export interface WindowsContainerResources {
   affinityCpus: WindowsCpuGroupAffinity[];
 }
 
+/** Windows only. */
 export interface WindowsCpuGroupAffinity {
   cpuMask: bigint;
   cpuGroup: number;
 }
 
+/** A container's identity inside its sandbox. */
 export interface ContainerMetadata {
   name: string;
+  /** How often the container was made anew. */
   attempt: number;
 }
 
+/** A device node of the host inside a container. */
 export interface Device {
   containerPath: string;
+  /** Links are followed; a directory stands for every device below it. */
   hostPath: string;
+  /** Some of r (read), w (write) and m (mknod). */
   permissions: string;
 }
 
+/** A device that a CDI specification on the node describes. */
 export interface CDIDevice {
+  /** `vendor/class=device`. One that cannot be resolved is an error. */
   name: string;
 }
 
+/** What a container is to be. */
 export interface ContainerConfig {
-  metadata: ContainerMetadata | undefined;
-  image: ImageSpec | undefined;
+  metadata:
+    | ContainerMetadata
+    | undefined;
+  /** `image` is usually the id that a pull or status answered with. */
+  image:
+    | ImageSpec
+    | undefined;
+  /** Set: the image's entrypoint and cmd are both ignored. */
   command: string[];
+  /** Without a command: arguments of the image's entrypoint, in place of its cmd. */
   args: string[];
+  /** Empty: the image's, else the root. Made when missing. */
   workingDir: string;
+  /** Over the image's, name by name. */
   envs: KeyValue[];
   mounts: Mount[];
   devices: Device[];
   labels: { [key: string]: string };
   annotations: { [key: string]: string };
+  /** Relative to the sandbox's log directory. Empty: output is discarded. */
   logPath: string;
+  /** Keep a stdin that can be attached to; else it is empty. */
   stdin: boolean;
+  /** Close stdin when the first client that was attached to it leaves. */
   stdinOnce: boolean;
+  /** A terminal: stdout and stderr are one. */
   tty: boolean;
   linux: LinuxContainerConfig | undefined;
   windows: WindowsContainerConfig | undefined;
   CDIDevices: CDIDevice[];
+  /** Over the image's; SIGNAL_RUNTIME_DEFAULT leaves it at that, or at SIGTERM. */
   stopSignal: Signal;
 }
 
@@ -820,42 +1085,56 @@ export interface ContainerConfig_AnnotationsEntry {
   value: string;
 }
 
+/** A container to make, and where. */
 export interface CreateContainerRequest {
   podSandboxId: string;
-  config: ContainerConfig | undefined;
+  config:
+    | ContainerConfig
+    | undefined;
+  /** As it was given to RunPodSandbox. */
   sandboxConfig: PodSandboxConfig | undefined;
 }
 
+/** Its id, never empty. */
 export interface CreateContainerResponse {
   containerId: string;
 }
 
+/** The container to start. */
 export interface StartContainerRequest {
   containerId: string;
 }
 
+/** It runs, or has already ended. */
 export interface StartContainerResponse {
 }
 
+/** The container to stop, and how patiently. */
 export interface StopContainerRequest {
   containerId: string;
+  /** Seconds between the stop signal and the kill; 0 kills at once. */
   timeout: bigint;
 }
 
+/** It is EXITED, now or before. */
 export interface StopContainerResponse {
 }
 
+/** The container to forget. */
 export interface RemoveContainerRequest {
   containerId: string;
 }
 
+/** Gone, now or before. */
 export interface RemoveContainerResponse {
 }
 
+/** A state that can be absent. */
 export interface ContainerStateValue {
   state: ContainerState;
 }
 
+/** All parts must hold; an absent part always does. */
 export interface ContainerFilter {
   id: string;
   state: ContainerStateValue | undefined;
@@ -868,20 +1147,29 @@ export interface ContainerFilter_LabelSelectorEntry {
   value: string;
 }
 
+/** An absent filter means all. */
 export interface ListContainersRequest {
   filter: ContainerFilter | undefined;
 }
 
+/** A container in short, for lists. */
 export interface Container {
   id: string;
   podSandboxId: string;
-  metadata: ContainerMetadata | undefined;
-  image: ImageSpec | undefined;
+  metadata:
+    | ContainerMetadata
+    | undefined;
+  /** As in the container's configuration. */
+  image:
+    | ImageSpec
+    | undefined;
+  /** The image with its digest. */
   imageRef: string;
   state: ContainerState;
   createdAt: bigint;
   labels: { [key: string]: string };
   annotations: { [key: string]: string };
+  /** Id of the image, equal to Image.id. */
   imageId: string;
 }
 
@@ -895,42 +1183,66 @@ export interface Container_AnnotationsEntry {
   value: string;
 }
 
+/** May be empty. */
 export interface ListContainersResponse {
   containers: Container[];
 }
 
+/** As for ListContainers. */
 export interface StreamContainersRequest {
   filter: ContainerFilter | undefined;
 }
 
+/** One piece of the list. */
 export interface StreamContainersResponse {
+  /** At least one. */
   containers: Container[];
 }
 
+/** The container asked about. */
 export interface ContainerStatusRequest {
   containerId: string;
   verbose: boolean;
 }
 
+/** A container as it is. */
 export interface ContainerStatus {
   id: string;
   metadata: ContainerMetadata | undefined;
   state: ContainerState;
   createdAt: bigint;
+  /** 0 until started. */
   startedAt: bigint;
+  /** 0 until exited. */
   finishedAt: bigint;
+  /** Once exited; 128 + n when signal n ended it. */
   exitCode: number;
-  image: ImageSpec | undefined;
+  /** What the user wrote. */
+  image:
+    | ImageSpec
+    | undefined;
+  /** Repository and digest. */
   imageRef: string;
+  /** One word: Completed, Error, OOMKilled and the like. Clients test for OOMKilled. */
   reason: string;
+  /** The same for people. */
   message: string;
   labels: { [key: string]: string };
   annotations: { [key: string]: string };
+  /** A kubelet finds the termination message by these. */
   mounts: Mount[];
+  /** Absolute. */
   logPath: string;
-  resources: ContainerResources | undefined;
+  /** In force: an in-place resize is over when they equal what was asked for. */
+  resources:
+    | ContainerResources
+    | undefined;
+  /** Equal to Image.id. */
   imageId: string;
-  user: ContainerUser | undefined;
+  user:
+    | ContainerUser
+    | undefined;
+  /** The one that StopContainer will send. */
   stopSignal: Signal;
 }
 
@@ -944,8 +1256,12 @@ export interface ContainerStatus_AnnotationsEntry {
   value: string;
 }
 
+/** One container in full. */
 export interface ContainerStatusResponse {
-  status: ContainerStatus | undefined;
+  status:
+    | ContainerStatus
+    | undefined;
+  /** For people, as with sandboxes. */
   info: { [key: string]: string };
 }
 
@@ -954,19 +1270,25 @@ export interface ContainerStatusResponse_InfoEntry {
   value: string;
 }
 
+/** Limits of the platform the node runs. */
 export interface ContainerResources {
   linux: LinuxContainerResources | undefined;
   windows: WindowsContainerResources | undefined;
 }
 
+/** The user of the platform the node runs. */
 export interface ContainerUser {
   linux: LinuxContainerUser | undefined;
 }
 
+/** New limits. */
 export interface UpdateContainerResourcesRequest {
   containerId: string;
   linux: LinuxContainerResources | undefined;
-  windows: WindowsContainerResources | undefined;
+  windows:
+    | WindowsContainerResources
+    | undefined;
+  /** Opaque. */
   annotations: { [key: string]: string };
 }
 
@@ -975,92 +1297,131 @@ export interface UpdateContainerResourcesRequest_AnnotationsEntry {
   value: string;
 }
 
+/** They are in force. */
 export interface UpdateContainerResourcesResponse {
 }
 
+/** A command without live streams. */
 export interface ExecSyncRequest {
   containerId: string;
   cmd: string[];
+  /** Seconds; 0 is no limit. */
   timeout: bigint;
 }
 
+/** What it wrote, and how it ended. */
 export interface ExecSyncResponse {
+  /** What was written, up to the runtime's limit; the rest is dropped. */
   stdout: Buffer;
   stderr: Buffer;
   exitCode: number;
 }
 
+/** A command with live streams. */
 export interface ExecRequest {
   containerId: string;
   cmd: string[];
+  /** Not together with stderr. */
   tty: boolean;
+  /** At least one of the three streams has to be asked for. */
   stdin: boolean;
   stdout: boolean;
   stderr: boolean;
 }
 
+/** Where to connect. */
 export interface ExecResponse {
+  /** Absolute, valid once and for a short time. */
   url: string;
 }
 
+/** The streams to join. */
 export interface AttachRequest {
   containerId: string;
   stdin: boolean;
+  /** As the container was made with. Not together with stderr. */
   tty: boolean;
   stdout: boolean;
   stderr: boolean;
 }
 
+/** Where to connect. */
 export interface AttachResponse {
+  /** Absolute, valid once and for a short time. */
   url: string;
 }
 
+/** The sandbox to connect to. */
 export interface PortForwardRequest {
   podSandboxId: string;
+  /** Empty when the client names ports on the connection itself. */
   port: number[];
 }
 
+/** Where to connect. */
 export interface PortForwardResponse {
+  /** Absolute, valid once and for a short time. */
   url: string;
 }
 
+/** Absent: every image. */
 export interface ImageFilter {
   image: ImageSpec | undefined;
 }
 
+/** An absent filter means all. */
 export interface ListImagesRequest {
   filter: ImageFilter | undefined;
 }
 
+/** An image on the node. */
 export interface Image {
+  /** sha256 of the image's configuration, whatever registry it came from. */
   id: string;
+  /** Fully qualified; empty for an image that lost its tag. */
   repoTags: string[];
+  /** `repository@sha256:…`. */
   repoDigests: string[];
+  /** Bytes, never 0. */
   size: bigint;
-  uid: Int64Value | undefined;
+  /** The image's user when it is a number; then `username` is empty. */
+  uid:
+    | Int64Value
+    | undefined;
+  /** The image's user when it is a name; then `uid` is absent. */
   username: string;
-  spec: ImageSpec | undefined;
+  spec:
+    | ImageSpec
+    | undefined;
+  /** Never to be garbage-collected. */
   pinned: boolean;
 }
 
+/** May be empty. */
 export interface ListImagesResponse {
   images: Image[];
 }
 
+/** As for ListImages. */
 export interface StreamImagesRequest {
   filter: ImageFilter | undefined;
 }
 
+/** One piece of the list. */
 export interface StreamImagesResponse {
+  /** At least one. */
   images: Image[];
 }
 
+/** The image asked about. */
 export interface ImageStatusRequest {
   image: ImageSpec | undefined;
   verbose: boolean;
 }
 
+/** One image, or none. */
 export interface ImageStatusResponse {
+  /** Unset: the node has no such image. */
   image: Image | undefined;
   info: { [key: string]: string };
 }
@@ -1070,78 +1431,106 @@ export interface ImageStatusResponse_InfoEntry {
   value: string;
 }
 
+/** Credentials of one pull. They are used for the registry they belong to, and never logged. */
 export interface AuthConfig {
   username: string;
   password: string;
+  /** Base64 of "user:password". */
   auth: string;
+  /** Set: send nothing to a registry on another host. */
   serverAddress: string;
+  /** OAuth refresh token. */
   identityToken: string;
+  /** Bearer token, sent as it is. */
   registryToken: string;
 }
 
+/** The image to fetch, and with which credentials. */
 export interface PullImageRequest {
   image: ImageSpec | undefined;
-  auth: AuthConfig | undefined;
+  auth:
+    | AuthConfig
+    | undefined;
+  /** The pod that the image is pulled for. */
   sandboxConfig: PodSandboxConfig | undefined;
 }
 
+/** The image is on the node. */
 export interface PullImageResponse {
+  /** Id of the image; never empty. A failure a client can tell apart begins with "RegistryUnavailable" or "SignatureValidationFailed". */
   imageRef: string;
 }
 
+/** The image to drop, by any of its names. */
 export interface RemoveImageRequest {
   image: ImageSpec | undefined;
 }
 
+/** Gone, now or before. */
 export interface RemoveImageResponse {
 }
 
+/** The node's share of the cluster's pod addresses. */
 export interface NetworkConfig {
+  /** Ranges, separated by commas. */
   podCidr: string;
 }
 
+/** What UpdateRuntimeConfig may change. */
 export interface RuntimeConfig {
   networkConfig: NetworkConfig | undefined;
 }
 
+/** See UpdateRuntimeConfig. */
 export interface UpdateRuntimeConfigRequest {
   runtimeConfig: RuntimeConfig | undefined;
 }
 
+/** Taken note of. */
 export interface UpdateRuntimeConfigResponse {
 }
 
+/** RuntimeReady and NetworkReady have to be there; others are shown as they are. */
 export interface RuntimeCondition {
   type: string;
   status: boolean;
+  /** One word. */
   reason: string;
   message: string;
 }
 
+/** At least two conditions. */
 export interface RuntimeStatus {
   conditions: RuntimeCondition[];
 }
 
+/** See Status. */
 export interface StatusRequest {
+  /** Fill `info`. */
   verbose: boolean;
 }
 
+/** What pods under this handler may ask for. */
 export interface RuntimeHandlerFeatures {
   recursiveReadOnlyMounts: boolean;
   userNamespaces: boolean;
 }
 
+/** A way to run pods, selected by RuntimeClass. */
 export interface RuntimeHandler {
+  /** Empty for the default, which has an entry of its own. */
   name: string;
   features: RuntimeHandlerFeatures | undefined;
 }
 
+/** What every handler can do. A kubelet refuses pods that need more. */
 export interface RuntimeFeatures {
   supplementalGroupsPolicy: boolean;
   userNamespacesHostNetwork: boolean;
   mountOptions: boolean;
 }
 
+/** The runtime as it is now. */
 export interface StatusResponse {
   status: RuntimeStatus | undefined;
   info: { [key: string]: string };
@@ -1154,17 +1543,22 @@ export interface StatusResponse_InfoEntry {
   value: string;
 }
 
+/** See ImageFsInfo. */
 export interface ImageFsInfoRequest {
 }
 
+/** A number that can be absent. */
 export interface UInt64Value {
   value: bigint;
 }
 
+/** Which filesystem is meant. */
 export interface FilesystemIdentifier {
+  /** Clients find the block device by it. */
   mountpoint: string;
 }
 
+/** Space and inodes in use. */
 export interface FilesystemUsage {
   timestamp: bigint;
   fsId: FilesystemIdentifier | undefined;
@@ -1172,29 +1566,37 @@ export interface FilesystemUsage {
   inodesUsed: UInt64Value | undefined;
 }
 
+/** Windows only. */
 export interface WindowsFilesystemUsage {
   timestamp: bigint;
   fsId: FilesystemIdentifier | undefined;
   usedBytes: UInt64Value | undefined;
 }
 
+/** At least one filesystem of images. */
 export interface ImageFsInfoResponse {
+  /** The first decides when a kubelet collects images. */
   imageFilesystems: FilesystemUsage[];
+  /** Empty: the same as for images. */
   containerFilesystems: FilesystemUsage[];
 }
 
+/** The container to sample. */
 export interface ContainerStatsRequest {
   containerId: string;
 }
 
+/** Its sample. */
 export interface ContainerStatsResponse {
   stats: ContainerStats | undefined;
 }
 
+/** An absent filter means all. */
 export interface ListContainerStatsRequest {
   filter: ContainerStatsFilter | undefined;
 }
 
+/** All parts must hold; an absent part always does. */
 export interface ContainerStatsFilter {
   id: string;
   podSandboxId: string;
@@ -1206,18 +1608,23 @@ export interface ContainerStatsFilter_LabelSelectorEntry {
   value: string;
 }
 
+/** May be empty. */
 export interface ListContainerStatsResponse {
   stats: ContainerStats[];
 }
 
+/** As for ListContainerStats. */
 export interface StreamContainerStatsRequest {
   filter: ContainerStatsFilter | undefined;
 }
 
+/** One piece of the list. */
 export interface StreamContainerStatsResponse {
+  /** At least one. */
   containerStats: ContainerStats[];
 }
 
+/** Which container the numbers belong to. */
 export interface ContainerAttributes {
   id: string;
   metadata: ContainerMetadata | undefined;
@@ -1235,15 +1642,20 @@ export interface ContainerAttributes_AnnotationsEntry {
   value: string;
 }
 
+/** One sample of a container. */
 export interface ContainerStats {
   attributes: ContainerAttributes | undefined;
   cpu: CpuUsage | undefined;
-  memory: MemoryUsage | undefined;
+  memory:
+    | MemoryUsage
+    | undefined;
+  /** Counted against the pod's ephemeral storage. Its mountpoint is one of ImageFsInfo's. */
   writableLayer: FilesystemUsage | undefined;
   swap: SwapUsage | undefined;
   io: IoUsage | undefined;
 }
 
+/** Windows only. */
 export interface WindowsContainerStats {
   attributes: ContainerAttributes | undefined;
   cpu: WindowsCpuUsage | undefined;
@@ -1251,53 +1663,79 @@ export interface WindowsContainerStats {
   writableLayer: WindowsFilesystemUsage | undefined;
 }
 
+/** Pressure stall information. */
 export interface PsiStats {
-  Full: PsiData | undefined;
+  /** Every task waited. */
+  Full:
+    | PsiData
+    | undefined;
+  /** At least one task waited. */
   Some: PsiData | undefined;
 }
 
+/** How long tasks waited. */
 export interface PsiData {
+  /** Nanoseconds of waiting since the group exists. */
   Total: bigint;
+  /** Percent of the last ten seconds. */
   Avg10: number;
   Avg60: number;
   Avg300: number;
 }
 
+/** CPU time in use. */
 export interface CpuUsage {
   timestamp: bigint;
-  usageCoreNanoSeconds: UInt64Value | undefined;
+  /** CPU time since the container exists; never falls. */
+  usageCoreNanoSeconds:
+    | UInt64Value
+    | undefined;
+  /** Rate over a short window. */
   usageNanoCores: UInt64Value | undefined;
   psi: PsiStats | undefined;
 }
 
+/** Windows only. */
 export interface WindowsCpuUsage {
   timestamp: bigint;
   usageCoreNanoSeconds: UInt64Value | undefined;
   usageNanoCores: UInt64Value | undefined;
 }
 
+/** Memory in use. */
 export interface MemoryUsage {
   timestamp: bigint;
-  workingSetBytes: UInt64Value | undefined;
+  /** Usage less inactive file pages: what evictions are decided by. */
+  workingSetBytes:
+    | UInt64Value
+    | undefined;
+  /** Limit less working set; absent without a limit. */
   availableBytes: UInt64Value | undefined;
-  usageBytes: UInt64Value | undefined;
+  usageBytes:
+    | UInt64Value
+    | undefined;
+  /** Anonymous memory. */
   rssBytes: UInt64Value | undefined;
   pageFaults: UInt64Value | undefined;
   majorPageFaults: UInt64Value | undefined;
   psi: PsiStats | undefined;
 }
 
+/** Waiting for I/O. */
 export interface IoUsage {
   timestamp: bigint;
   psi: PsiStats | undefined;
 }
 
+/** Swap in use. */
 export interface SwapUsage {
   timestamp: bigint;
+  /** What may still be used. */
   swapAvailableBytes: UInt64Value | undefined;
   swapUsageBytes: UInt64Value | undefined;
 }
 
+/** Windows only. */
 export interface WindowsMemoryUsage {
   timestamp: bigint;
   workingSetBytes: UInt64Value | undefined;
@@ -1306,26 +1744,36 @@ export interface WindowsMemoryUsage {
   commitMemoryBytes: UInt64Value | undefined;
 }
 
+/** The container whose log was moved. */
 export interface ReopenContainerLogRequest {
   containerId: string;
 }
 
+/** The new file is open. */
 export interface ReopenContainerLogResponse {
 }
 
+/** What to capture, and where to. */
 export interface CheckpointContainerRequest {
   containerId: string;
+  /** Absolute host path of the archive to write. */
   location: string;
+  /** Seconds; 0 is the runtime's default. */
   timeout: bigint;
 }
 
+/** The archive is complete. */
 export interface CheckpointContainerResponse {
 }
 
+/** What to capture, and where to. */
 export interface CheckpointPodRequest {
   podSandboxId: string;
+  /** Existing empty directory; ours until the call ends. Part of an output is removed. */
   outputPath: string;
+  /** At least one, none twice, all running in this pod. */
   containerIds: string[];
+  /** An unknown one is an error. */
   options: { [key: string]: string };
 }
 
@@ -1334,14 +1782,23 @@ export interface CheckpointPodRequest_OptionsEntry {
   value: string;
 }
 
+/** The output is complete and every container runs on. */
 export interface CheckpointPodResponse {
 }
 
+/** A checkpoint, and the pod it is to become. */
 export interface RestorePodRequest {
+  /** Only read. */
   checkpointPath: string;
-  config: PodSandboxConfig | undefined;
+  /** Identity, cgroup and log directory of the new pod. */
+  config:
+    | PodSandboxConfig
+    | undefined;
+  /** One that cannot continue the checkpoint is refused. */
   runtimeHandler: string;
+  /** An unknown one is an error. */
   options: { [key: string]: string };
+  /** By name exactly the captured containers. What describes the process is checked, what surrounds it is applied. */
   containerConfigs: ContainerConfig[];
 }
 
@@ -1350,20 +1807,26 @@ export interface RestorePodRequest_OptionsEntry {
   value: string;
 }
 
+/** Which container became which. */
 export interface RestoredContainer {
+  /** ContainerMetadata.name. */
   name: string;
   containerId: string;
 }
 
+/** Everything that was made. */
 export interface RestorePodResponse {
   podSandboxId: string;
   restoredContainers: RestoredContainer[];
 }
 
+/** See GetContainerEvents. */
 export interface GetEventsRequest {
 }
 
+/** A change, with the pod and all its containers as they were after it. */
 export interface ContainerEventResponse {
+  /** Of the sandbox when the sandbox changed. */
   containerId: string;
   containerEventType: ContainerEventType;
   createdAt: bigint;
@@ -1371,69 +1834,92 @@ export interface ContainerEventResponse {
   containersStatuses: ContainerStatus[];
 }
 
+/** See ListMetricDescriptors. */
 export interface ListMetricDescriptorsRequest {
 }
 
+/** All of them. */
 export interface ListMetricDescriptorsResponse {
   descriptors: MetricDescriptor[];
 }
 
+/** What a metric means and which labels it has. */
 export interface MetricDescriptor {
   name: string;
   help: string;
+  /** In the order of Metric.label_values. */
   labelKeys: string[];
 }
 
+/** See ListPodSandboxMetrics. */
 export interface ListPodSandboxMetricsRequest {
 }
 
+/** One entry per sandbox. */
 export interface ListPodSandboxMetricsResponse {
   podMetrics: PodSandboxMetrics[];
 }
 
+/** See StreamPodSandboxMetrics. */
 export interface StreamPodSandboxMetricsRequest {
 }
 
+/** One piece of the list; at least one entry. */
 export interface StreamPodSandboxMetricsResponse {
   podSandboxMetrics: PodSandboxMetrics[];
 }
 
+/** Metrics of one sandbox. */
 export interface PodSandboxMetrics {
   podSandboxId: string;
+  /** Of the pod as a whole. */
   metrics: Metric[];
   containerMetrics: ContainerMetrics[];
 }
 
+/** Metrics of one container. */
 export interface ContainerMetrics {
   containerId: string;
+  /** Of one container. */
   metrics: Metric[];
 }
 
+/** One value at one time. */
 export interface Metric {
   name: string;
+  /** 0: not known. */
   timestamp: bigint;
   metricType: MetricType;
+  /** As many as the descriptor has keys. */
   labelValues: string[];
   value: UInt64Value | undefined;
 }
 
+/** See RuntimeConfig. */
 export interface RuntimeConfigRequest {
 }
 
+/** What holds until the runtime is configured anew. */
 export interface RuntimeConfigResponse {
+  /** Set on Linux alone. */
   linux: LinuxRuntimeConfiguration | undefined;
 }
 
+/** The part that only Linux has. */
 export interface LinuxRuntimeConfiguration {
+  /** The kubelet follows it, so it has to be right. */
   cgroupDriver: CgroupDriver;
 }
 
+/** The pod's new sizes. */
 export interface UpdatePodSandboxResourcesRequest {
   podSandboxId: string;
+  /** As in LinuxPodSandboxConfig. */
   overhead: LinuxContainerResources | undefined;
   resources: LinuxContainerResources | undefined;
 }
 
+/** Taken into account. */
 export interface UpdatePodSandboxResourcesResponse {
 }
 
@@ -17692,8 +18178,10 @@ export const UpdatePodSandboxResourcesResponse: MessageFns<UpdatePodSandboxResou
   },
 };
 
+/** Pods and containers. An id may be any unique prefix of the whole one. Times are Unix nanoseconds unless a field says otherwise. */
 export type RuntimeServiceService = typeof RuntimeServiceService;
 export const RuntimeServiceService = {
+  /** Called on every connection, and now and then afterwards. All four strings of the answer must be set. */
   version: {
     path: "/runtime.v1.RuntimeService/Version" as const,
     requestStream: false as const,
@@ -17703,6 +18191,7 @@ export const RuntimeServiceService = {
     responseSerialize: (value: VersionResponse): Buffer => Buffer.from(VersionResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): VersionResponse => VersionResponse.decode(value),
   },
+  /** Creates a sandbox and starts it. Answers when its network is up and it is SANDBOX_READY; a failure leaves nothing behind. */
   runPodSandbox: {
     path: "/runtime.v1.RuntimeService/RunPodSandbox" as const,
     requestStream: false as const,
@@ -17713,6 +18202,7 @@ export const RuntimeServiceService = {
       Buffer.from(RunPodSandboxResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): RunPodSandboxResponse => RunPodSandboxResponse.decode(value),
   },
+  /** Kills what runs in the sandbox and gives back its network. Idempotent; an unknown id is success. The sandbox stays listed. */
   stopPodSandbox: {
     path: "/runtime.v1.RuntimeService/StopPodSandbox" as const,
     requestStream: false as const,
@@ -17724,6 +18214,7 @@ export const RuntimeServiceService = {
       Buffer.from(StopPodSandboxResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): StopPodSandboxResponse => StopPodSandboxResponse.decode(value),
   },
+  /** Stops what still runs, then forgets the sandbox and its containers. Idempotent; an unknown id is success. */
   removePodSandbox: {
     path: "/runtime.v1.RuntimeService/RemovePodSandbox" as const,
     requestStream: false as const,
@@ -17735,6 +18226,7 @@ export const RuntimeServiceService = {
       Buffer.from(RemovePodSandboxResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): RemovePodSandboxResponse => RemovePodSandboxResponse.decode(value),
   },
+  /** NOT_FOUND for an unknown id. */
   podSandboxStatus: {
     path: "/runtime.v1.RuntimeService/PodSandboxStatus" as const,
     requestStream: false as const,
@@ -17746,6 +18238,7 @@ export const RuntimeServiceService = {
       Buffer.from(PodSandboxStatusResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): PodSandboxStatusResponse => PodSandboxStatusResponse.decode(value),
   },
+  /** Every sandbox that satisfies the filter, stopped ones included. */
   listPodSandbox: {
     path: "/runtime.v1.RuntimeService/ListPodSandbox" as const,
     requestStream: false as const,
@@ -17757,6 +18250,7 @@ export const RuntimeServiceService = {
       Buffer.from(ListPodSandboxResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListPodSandboxResponse => ListPodSandboxResponse.decode(value),
   },
+  /** ListPodSandbox in pieces: each sandbox exactly once, from one moment, then the end of the stream. */
   streamPodSandboxes: {
     path: "/runtime.v1.RuntimeService/StreamPodSandboxes" as const,
     requestStream: false as const,
@@ -17768,6 +18262,7 @@ export const RuntimeServiceService = {
       Buffer.from(StreamPodSandboxesResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): StreamPodSandboxesResponse => StreamPodSandboxesResponse.decode(value),
   },
+  /** Makes a container in a READY sandbox without running its process. The image must be on the node already. */
   createContainer: {
     path: "/runtime.v1.RuntimeService/CreateContainer" as const,
     requestStream: false as const,
@@ -17779,6 +18274,7 @@ export const RuntimeServiceService = {
       Buffer.from(CreateContainerResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): CreateContainerResponse => CreateContainerResponse.decode(value),
   },
+  /** Only from CONTAINER_CREATED. */
   startContainer: {
     path: "/runtime.v1.RuntimeService/StartContainer" as const,
     requestStream: false as const,
@@ -17790,6 +18286,7 @@ export const RuntimeServiceService = {
       Buffer.from(StartContainerResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): StartContainerResponse => StartContainerResponse.decode(value),
   },
+  /** Sends the stop signal, waits, then kills. Answers when the container is EXITED. Idempotent; an unknown id is success. */
   stopContainer: {
     path: "/runtime.v1.RuntimeService/StopContainer" as const,
     requestStream: false as const,
@@ -17800,6 +18297,7 @@ export const RuntimeServiceService = {
       Buffer.from(StopContainerResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): StopContainerResponse => StopContainerResponse.decode(value),
   },
+  /** Kills the container if it runs and forgets it; its log file belongs to the client. Idempotent; an unknown id is success. */
   removeContainer: {
     path: "/runtime.v1.RuntimeService/RemoveContainer" as const,
     requestStream: false as const,
@@ -17811,6 +18309,7 @@ export const RuntimeServiceService = {
       Buffer.from(RemoveContainerResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): RemoveContainerResponse => RemoveContainerResponse.decode(value),
   },
+  /** Every container that satisfies the filter, exited ones included. */
   listContainers: {
     path: "/runtime.v1.RuntimeService/ListContainers" as const,
     requestStream: false as const,
@@ -17822,6 +18321,7 @@ export const RuntimeServiceService = {
       Buffer.from(ListContainersResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListContainersResponse => ListContainersResponse.decode(value),
   },
+  /** ListContainers in pieces: each container exactly once, from one moment. */
   streamContainers: {
     path: "/runtime.v1.RuntimeService/StreamContainers" as const,
     requestStream: false as const,
@@ -17833,6 +18333,7 @@ export const RuntimeServiceService = {
       Buffer.from(StreamContainersResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): StreamContainersResponse => StreamContainersResponse.decode(value),
   },
+  /** NOT_FOUND for an unknown id. Resources, user and mounts are those in force, not those asked for. */
   containerStatus: {
     path: "/runtime.v1.RuntimeService/ContainerStatus" as const,
     requestStream: false as const,
@@ -17844,6 +18345,7 @@ export const RuntimeServiceService = {
       Buffer.from(ContainerStatusResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ContainerStatusResponse => ContainerStatusResponse.decode(value),
   },
+  /** Changes limits without a restart, all or nothing; an unset limit stays. Status shows the outcome. */
   updateContainerResources: {
     path: "/runtime.v1.RuntimeService/UpdateContainerResources" as const,
     requestStream: false as const,
@@ -17857,6 +18359,7 @@ export const RuntimeServiceService = {
     responseDeserialize: (value: Buffer): UpdateContainerResourcesResponse =>
       UpdateContainerResourcesResponse.decode(value),
   },
+  /** The client has moved the log file away: from the answer on, every line goes to a new file. Error unless RUNNING. */
   reopenContainerLog: {
     path: "/runtime.v1.RuntimeService/ReopenContainerLog" as const,
     requestStream: false as const,
@@ -17868,6 +18371,7 @@ export const RuntimeServiceService = {
       Buffer.from(ReopenContainerLogResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ReopenContainerLogResponse => ReopenContainerLogResponse.decode(value),
   },
+  /** Runs a command to its end. A non-zero exit is success with that code; a timeout is DEADLINE_EXCEEDED with the process tree gone. */
   execSync: {
     path: "/runtime.v1.RuntimeService/ExecSync" as const,
     requestStream: false as const,
@@ -17877,6 +18381,7 @@ export const RuntimeServiceService = {
     responseSerialize: (value: ExecSyncResponse): Buffer => Buffer.from(ExecSyncResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ExecSyncResponse => ExecSyncResponse.decode(value),
   },
+  /** Prepares a command with live streams; the answer is a one-time URL of the streaming server. */
   exec: {
     path: "/runtime.v1.RuntimeService/Exec" as const,
     requestStream: false as const,
@@ -17886,6 +18391,7 @@ export const RuntimeServiceService = {
     responseSerialize: (value: ExecResponse): Buffer => Buffer.from(ExecResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ExecResponse => ExecResponse.decode(value),
   },
+  /** Prepares joining a running container's streams; the answer is a one-time URL. Nothing of the log is replayed. */
   attach: {
     path: "/runtime.v1.RuntimeService/Attach" as const,
     requestStream: false as const,
@@ -17895,6 +18401,7 @@ export const RuntimeServiceService = {
     responseSerialize: (value: AttachResponse): Buffer => Buffer.from(AttachResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): AttachResponse => AttachResponse.decode(value),
   },
+  /** Prepares connections to ports of the sandbox's own loopback; the answer is a one-time URL. */
   portForward: {
     path: "/runtime.v1.RuntimeService/PortForward" as const,
     requestStream: false as const,
@@ -17904,6 +18411,7 @@ export const RuntimeServiceService = {
     responseSerialize: (value: PortForwardResponse): Buffer => Buffer.from(PortForwardResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): PortForwardResponse => PortForwardResponse.decode(value),
   },
+  /** One sample. NOT_FOUND for an unknown id. */
   containerStats: {
     path: "/runtime.v1.RuntimeService/ContainerStats" as const,
     requestStream: false as const,
@@ -17915,6 +18423,7 @@ export const RuntimeServiceService = {
       Buffer.from(ContainerStatsResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ContainerStatsResponse => ContainerStatsResponse.decode(value),
   },
+  /** Samples of created and running containers; one that cannot be read is left out. */
   listContainerStats: {
     path: "/runtime.v1.RuntimeService/ListContainerStats" as const,
     requestStream: false as const,
@@ -17926,6 +18435,7 @@ export const RuntimeServiceService = {
       Buffer.from(ListContainerStatsResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListContainerStatsResponse => ListContainerStatsResponse.decode(value),
   },
+  /** ListContainerStats in pieces. */
   streamContainerStats: {
     path: "/runtime.v1.RuntimeService/StreamContainerStats" as const,
     requestStream: false as const,
@@ -17937,6 +18447,7 @@ export const RuntimeServiceService = {
       Buffer.from(StreamContainerStatsResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): StreamContainerStatsResponse => StreamContainerStatsResponse.decode(value),
   },
+  /** One sample of the pod as a whole and of its containers. */
   podSandboxStats: {
     path: "/runtime.v1.RuntimeService/PodSandboxStats" as const,
     requestStream: false as const,
@@ -17948,6 +18459,7 @@ export const RuntimeServiceService = {
       Buffer.from(PodSandboxStatsResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): PodSandboxStatsResponse => PodSandboxStatsResponse.decode(value),
   },
+  /** Samples of the pods that satisfy the filter; one that vanishes meanwhile is left out. */
   listPodSandboxStats: {
     path: "/runtime.v1.RuntimeService/ListPodSandboxStats" as const,
     requestStream: false as const,
@@ -17959,6 +18471,7 @@ export const RuntimeServiceService = {
       Buffer.from(ListPodSandboxStatsResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListPodSandboxStatsResponse => ListPodSandboxStatsResponse.decode(value),
   },
+  /** ListPodSandboxStats in pieces. */
   streamPodSandboxStats: {
     path: "/runtime.v1.RuntimeService/StreamPodSandboxStats" as const,
     requestStream: false as const,
@@ -17970,6 +18483,7 @@ export const RuntimeServiceService = {
       Buffer.from(StreamPodSandboxStatsResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): StreamPodSandboxStatsResponse => StreamPodSandboxStatsResponse.decode(value),
   },
+  /** Tells the runtime the node's pod addresses, for runtimes that write their own network configuration. */
   updateRuntimeConfig: {
     path: "/runtime.v1.RuntimeService/UpdateRuntimeConfig" as const,
     requestStream: false as const,
@@ -17981,6 +18495,7 @@ export const RuntimeServiceService = {
       Buffer.from(UpdateRuntimeConfigResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): UpdateRuntimeConfigResponse => UpdateRuntimeConfigResponse.decode(value),
   },
+  /** Conditions, handlers and features. Polled often: answers from memory. */
   status: {
     path: "/runtime.v1.RuntimeService/Status" as const,
     requestStream: false as const,
@@ -17990,6 +18505,7 @@ export const RuntimeServiceService = {
     responseSerialize: (value: StatusResponse): Buffer => Buffer.from(StatusResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): StatusResponse => StatusResponse.decode(value),
   },
+  /** Writes a container's state into one archive; the container goes on. */
   checkpointContainer: {
     path: "/runtime.v1.RuntimeService/CheckpointContainer" as const,
     requestStream: false as const,
@@ -18001,6 +18517,7 @@ export const RuntimeServiceService = {
       Buffer.from(CheckpointContainerResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): CheckpointContainerResponse => CheckpointContainerResponse.decode(value),
   },
+  /** Captures several containers of a pod at one moment: all are paused, captured and resumed, in every outcome. Needs a deadline. */
   checkpointPod: {
     path: "/runtime.v1.RuntimeService/CheckpointPod" as const,
     requestStream: false as const,
@@ -18011,6 +18528,7 @@ export const RuntimeServiceService = {
       Buffer.from(CheckpointPodResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): CheckpointPodResponse => CheckpointPodResponse.decode(value),
   },
+  /** Makes a sandbox and its containers from CheckpointPod's output. They are CREATED and go on at StartContainer. Needs a deadline. */
   restorePod: {
     path: "/runtime.v1.RuntimeService/RestorePod" as const,
     requestStream: false as const,
@@ -18020,6 +18538,7 @@ export const RuntimeServiceService = {
     responseSerialize: (value: RestorePodResponse): Buffer => Buffer.from(RestorePodResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): RestorePodResponse => RestorePodResponse.decode(value),
   },
+  /** Every later change of a sandbox or container, for as long as the call lasts. Nothing is replayed. */
   getContainerEvents: {
     path: "/runtime.v1.RuntimeService/GetContainerEvents" as const,
     requestStream: false as const,
@@ -18030,6 +18549,7 @@ export const RuntimeServiceService = {
       Buffer.from(ContainerEventResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ContainerEventResponse => ContainerEventResponse.decode(value),
   },
+  /** The metrics that ListPodSandboxMetrics may carry. Constant while the runtime lives; a client drops metrics not listed. */
   listMetricDescriptors: {
     path: "/runtime.v1.RuntimeService/ListMetricDescriptors" as const,
     requestStream: false as const,
@@ -18041,6 +18561,7 @@ export const RuntimeServiceService = {
       Buffer.from(ListMetricDescriptorsResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListMetricDescriptorsResponse => ListMetricDescriptorsResponse.decode(value),
   },
+  /** Metrics of every sandbox and its containers. */
   listPodSandboxMetrics: {
     path: "/runtime.v1.RuntimeService/ListPodSandboxMetrics" as const,
     requestStream: false as const,
@@ -18052,6 +18573,7 @@ export const RuntimeServiceService = {
       Buffer.from(ListPodSandboxMetricsResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListPodSandboxMetricsResponse => ListPodSandboxMetricsResponse.decode(value),
   },
+  /** ListPodSandboxMetrics in pieces. */
   streamPodSandboxMetrics: {
     path: "/runtime.v1.RuntimeService/StreamPodSandboxMetrics" as const,
     requestStream: false as const,
@@ -18064,6 +18586,7 @@ export const RuntimeServiceService = {
     responseDeserialize: (value: Buffer): StreamPodSandboxMetricsResponse =>
       StreamPodSandboxMetricsResponse.decode(value),
   },
+  /** What the client must agree with, above all the cgroup driver. Read once, when the kubelet starts. */
   runtimeConfig: {
     path: "/runtime.v1.RuntimeService/RuntimeConfig" as const,
     requestStream: false as const,
@@ -18074,6 +18597,7 @@ export const RuntimeServiceService = {
       Buffer.from(RuntimeConfigResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): RuntimeConfigResponse => RuntimeConfigResponse.decode(value),
   },
+  /** The pod's limits have changed and its cgroup with them: the moment to resize a microVM. Failure does not hold the client up. */
   updatePodSandboxResources: {
     path: "/runtime.v1.RuntimeService/UpdatePodSandboxResources" as const,
     requestStream: false as const,
@@ -18090,46 +18614,84 @@ export const RuntimeServiceService = {
 } as const;
 
 export interface RuntimeServiceServer extends UntypedServiceImplementation {
+  /** Called on every connection, and now and then afterwards. All four strings of the answer must be set. */
   version: handleUnaryCall<VersionRequest, VersionResponse>;
+  /** Creates a sandbox and starts it. Answers when its network is up and it is SANDBOX_READY; a failure leaves nothing behind. */
   runPodSandbox: handleUnaryCall<RunPodSandboxRequest, RunPodSandboxResponse>;
+  /** Kills what runs in the sandbox and gives back its network. Idempotent; an unknown id is success. The sandbox stays listed. */
   stopPodSandbox: handleUnaryCall<StopPodSandboxRequest, StopPodSandboxResponse>;
+  /** Stops what still runs, then forgets the sandbox and its containers. Idempotent; an unknown id is success. */
   removePodSandbox: handleUnaryCall<RemovePodSandboxRequest, RemovePodSandboxResponse>;
+  /** NOT_FOUND for an unknown id. */
   podSandboxStatus: handleUnaryCall<PodSandboxStatusRequest, PodSandboxStatusResponse>;
+  /** Every sandbox that satisfies the filter, stopped ones included. */
   listPodSandbox: handleUnaryCall<ListPodSandboxRequest, ListPodSandboxResponse>;
+  /** ListPodSandbox in pieces: each sandbox exactly once, from one moment, then the end of the stream. */
   streamPodSandboxes: handleServerStreamingCall<StreamPodSandboxesRequest, StreamPodSandboxesResponse>;
+  /** Makes a container in a READY sandbox without running its process. The image must be on the node already. */
   createContainer: handleUnaryCall<CreateContainerRequest, CreateContainerResponse>;
+  /** Only from CONTAINER_CREATED. */
   startContainer: handleUnaryCall<StartContainerRequest, StartContainerResponse>;
+  /** Sends the stop signal, waits, then kills. Answers when the container is EXITED. Idempotent; an unknown id is success. */
   stopContainer: handleUnaryCall<StopContainerRequest, StopContainerResponse>;
+  /** Kills the container if it runs and forgets it; its log file belongs to the client. Idempotent; an unknown id is success. */
   removeContainer: handleUnaryCall<RemoveContainerRequest, RemoveContainerResponse>;
+  /** Every container that satisfies the filter, exited ones included. */
   listContainers: handleUnaryCall<ListContainersRequest, ListContainersResponse>;
+  /** ListContainers in pieces: each container exactly once, from one moment. */
   streamContainers: handleServerStreamingCall<StreamContainersRequest, StreamContainersResponse>;
+  /** NOT_FOUND for an unknown id. Resources, user and mounts are those in force, not those asked for. */
   containerStatus: handleUnaryCall<ContainerStatusRequest, ContainerStatusResponse>;
+  /** Changes limits without a restart, all or nothing; an unset limit stays. Status shows the outcome. */
   updateContainerResources: handleUnaryCall<UpdateContainerResourcesRequest, UpdateContainerResourcesResponse>;
+  /** The client has moved the log file away: from the answer on, every line goes to a new file. Error unless RUNNING. */
   reopenContainerLog: handleUnaryCall<ReopenContainerLogRequest, ReopenContainerLogResponse>;
+  /** Runs a command to its end. A non-zero exit is success with that code; a timeout is DEADLINE_EXCEEDED with the process tree gone. */
   execSync: handleUnaryCall<ExecSyncRequest, ExecSyncResponse>;
+  /** Prepares a command with live streams; the answer is a one-time URL of the streaming server. */
   exec: handleUnaryCall<ExecRequest, ExecResponse>;
+  /** Prepares joining a running container's streams; the answer is a one-time URL. Nothing of the log is replayed. */
   attach: handleUnaryCall<AttachRequest, AttachResponse>;
+  /** Prepares connections to ports of the sandbox's own loopback; the answer is a one-time URL. */
   portForward: handleUnaryCall<PortForwardRequest, PortForwardResponse>;
+  /** One sample. NOT_FOUND for an unknown id. */
   containerStats: handleUnaryCall<ContainerStatsRequest, ContainerStatsResponse>;
+  /** Samples of created and running containers; one that cannot be read is left out. */
   listContainerStats: handleUnaryCall<ListContainerStatsRequest, ListContainerStatsResponse>;
+  /** ListContainerStats in pieces. */
   streamContainerStats: handleServerStreamingCall<StreamContainerStatsRequest, StreamContainerStatsResponse>;
+  /** One sample of the pod as a whole and of its containers. */
   podSandboxStats: handleUnaryCall<PodSandboxStatsRequest, PodSandboxStatsResponse>;
+  /** Samples of the pods that satisfy the filter; one that vanishes meanwhile is left out. */
   listPodSandboxStats: handleUnaryCall<ListPodSandboxStatsRequest, ListPodSandboxStatsResponse>;
+  /** ListPodSandboxStats in pieces. */
   streamPodSandboxStats: handleServerStreamingCall<StreamPodSandboxStatsRequest, StreamPodSandboxStatsResponse>;
+  /** Tells the runtime the node's pod addresses, for runtimes that write their own network configuration. */
   updateRuntimeConfig: handleUnaryCall<UpdateRuntimeConfigRequest, UpdateRuntimeConfigResponse>;
+  /** Conditions, handlers and features. Polled often: answers from memory. */
   status: handleUnaryCall<StatusRequest, StatusResponse>;
+  /** Writes a container's state into one archive; the container goes on. */
   checkpointContainer: handleUnaryCall<CheckpointContainerRequest, CheckpointContainerResponse>;
+  /** Captures several containers of a pod at one moment: all are paused, captured and resumed, in every outcome. Needs a deadline. */
   checkpointPod: handleUnaryCall<CheckpointPodRequest, CheckpointPodResponse>;
+  /** Makes a sandbox and its containers from CheckpointPod's output. They are CREATED and go on at StartContainer. Needs a deadline. */
   restorePod: handleUnaryCall<RestorePodRequest, RestorePodResponse>;
+  /** Every later change of a sandbox or container, for as long as the call lasts. Nothing is replayed. */
   getContainerEvents: handleServerStreamingCall<GetEventsRequest, ContainerEventResponse>;
+  /** The metrics that ListPodSandboxMetrics may carry. Constant while the runtime lives; a client drops metrics not listed. */
   listMetricDescriptors: handleUnaryCall<ListMetricDescriptorsRequest, ListMetricDescriptorsResponse>;
+  /** Metrics of every sandbox and its containers. */
   listPodSandboxMetrics: handleUnaryCall<ListPodSandboxMetricsRequest, ListPodSandboxMetricsResponse>;
+  /** ListPodSandboxMetrics in pieces. */
   streamPodSandboxMetrics: handleServerStreamingCall<StreamPodSandboxMetricsRequest, StreamPodSandboxMetricsResponse>;
+  /** What the client must agree with, above all the cgroup driver. Read once, when the kubelet starts. */
   runtimeConfig: handleUnaryCall<RuntimeConfigRequest, RuntimeConfigResponse>;
+  /** The pod's limits have changed and its cgroup with them: the moment to resize a microVM. Failure does not hold the client up. */
   updatePodSandboxResources: handleUnaryCall<UpdatePodSandboxResourcesRequest, UpdatePodSandboxResourcesResponse>;
 }
 
 export interface RuntimeServiceClient extends Client {
+  /** Called on every connection, and now and then afterwards. All four strings of the answer must be set. */
   version(
     request: VersionRequest,
     callback: (error: ServiceError | null, response: VersionResponse) => void,
@@ -18145,6 +18707,7 @@ export interface RuntimeServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: VersionResponse) => void,
   ): ClientUnaryCall;
+  /** Creates a sandbox and starts it. Answers when its network is up and it is SANDBOX_READY; a failure leaves nothing behind. */
   runPodSandbox(
     request: RunPodSandboxRequest,
     callback: (error: ServiceError | null, response: RunPodSandboxResponse) => void,
@@ -18160,6 +18723,7 @@ export interface RuntimeServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: RunPodSandboxResponse) => void,
   ): ClientUnaryCall;
+  /** Kills what runs in the sandbox and gives back its network. Idempotent; an unknown id is success. The sandbox stays listed. */
   stopPodSandbox(
     request: StopPodSandboxRequest,
     callback: (error: ServiceError | null, response: StopPodSandboxResponse) => void,
@@ -18175,6 +18739,7 @@ export interface RuntimeServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: StopPodSandboxResponse) => void,
   ): ClientUnaryCall;
+  /** Stops what still runs, then forgets the sandbox and its containers. Idempotent; an unknown id is success. */
   removePodSandbox(
     request: RemovePodSandboxRequest,
     callback: (error: ServiceError | null, response: RemovePodSandboxResponse) => void,
@@ -18190,6 +18755,7 @@ export interface RuntimeServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: RemovePodSandboxResponse) => void,
   ): ClientUnaryCall;
+  /** NOT_FOUND for an unknown id. */
   podSandboxStatus(
     request: PodSandboxStatusRequest,
     callback: (error: ServiceError | null, response: PodSandboxStatusResponse) => void,
@@ -18205,6 +18771,7 @@ export interface RuntimeServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: PodSandboxStatusResponse) => void,
   ): ClientUnaryCall;
+  /** Every sandbox that satisfies the filter, stopped ones included. */
   listPodSandbox(
     request: ListPodSandboxRequest,
     callback: (error: ServiceError | null, response: ListPodSandboxResponse) => void,
@@ -18220,6 +18787,7 @@ export interface RuntimeServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListPodSandboxResponse) => void,
   ): ClientUnaryCall;
+  /** ListPodSandbox in pieces: each sandbox exactly once, from one moment, then the end of the stream. */
   streamPodSandboxes(
     request: StreamPodSandboxesRequest,
     options?: Partial<CallOptions>,
@@ -18229,6 +18797,7 @@ export interface RuntimeServiceClient extends Client {
     metadata?: Metadata,
     options?: Partial<CallOptions>,
   ): ClientReadableStream<StreamPodSandboxesResponse>;
+  /** Makes a container in a READY sandbox without running its process. The image must be on the node already. */
   createContainer(
     request: CreateContainerRequest,
     callback: (error: ServiceError | null, response: CreateContainerResponse) => void,
@@ -18244,6 +18813,7 @@ export interface RuntimeServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: CreateContainerResponse) => void,
   ): ClientUnaryCall;
+  /** Only from CONTAINER_CREATED. */
   startContainer(
     request: StartContainerRequest,
     callback: (error: ServiceError | null, response: StartContainerResponse) => void,
@@ -18259,6 +18829,7 @@ export interface RuntimeServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: StartContainerResponse) => void,
   ): ClientUnaryCall;
+  /** Sends the stop signal, waits, then kills. Answers when the container is EXITED. Idempotent; an unknown id is success. */
   stopContainer(
     request: StopContainerRequest,
     callback: (error: ServiceError | null, response: StopContainerResponse) => void,
@@ -18274,6 +18845,7 @@ export interface RuntimeServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: StopContainerResponse) => void,
   ): ClientUnaryCall;
+  /** Kills the container if it runs and forgets it; its log file belongs to the client. Idempotent; an unknown id is success. */
   removeContainer(
     request: RemoveContainerRequest,
     callback: (error: ServiceError | null, response: RemoveContainerResponse) => void,
@@ -18289,6 +18861,7 @@ export interface RuntimeServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: RemoveContainerResponse) => void,
   ): ClientUnaryCall;
+  /** Every container that satisfies the filter, exited ones included. */
   listContainers(
     request: ListContainersRequest,
     callback: (error: ServiceError | null, response: ListContainersResponse) => void,
@@ -18304,6 +18877,7 @@ export interface RuntimeServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListContainersResponse) => void,
   ): ClientUnaryCall;
+  /** ListContainers in pieces: each container exactly once, from one moment. */
   streamContainers(
     request: StreamContainersRequest,
     options?: Partial<CallOptions>,
@@ -18313,6 +18887,7 @@ export interface RuntimeServiceClient extends Client {
     metadata?: Metadata,
     options?: Partial<CallOptions>,
   ): ClientReadableStream<StreamContainersResponse>;
+  /** NOT_FOUND for an unknown id. Resources, user and mounts are those in force, not those asked for. */
   containerStatus(
     request: ContainerStatusRequest,
     callback: (error: ServiceError | null, response: ContainerStatusResponse) => void,
@@ -18328,6 +18903,7 @@ export interface RuntimeServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ContainerStatusResponse) => void,
   ): ClientUnaryCall;
+  /** Changes limits without a restart, all or nothing; an unset limit stays. Status shows the outcome. */
   updateContainerResources(
     request: UpdateContainerResourcesRequest,
     callback: (error: ServiceError | null, response: UpdateContainerResourcesResponse) => void,
@@ -18343,6 +18919,7 @@ export interface RuntimeServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: UpdateContainerResourcesResponse) => void,
   ): ClientUnaryCall;
+  /** The client has moved the log file away: from the answer on, every line goes to a new file. Error unless RUNNING. */
   reopenContainerLog(
     request: ReopenContainerLogRequest,
     callback: (error: ServiceError | null, response: ReopenContainerLogResponse) => void,
@@ -18358,6 +18935,7 @@ export interface RuntimeServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ReopenContainerLogResponse) => void,
   ): ClientUnaryCall;
+  /** Runs a command to its end. A non-zero exit is success with that code; a timeout is DEADLINE_EXCEEDED with the process tree gone. */
   execSync(
     request: ExecSyncRequest,
     callback: (error: ServiceError | null, response: ExecSyncResponse) => void,
@@ -18373,6 +18951,7 @@ export interface RuntimeServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ExecSyncResponse) => void,
   ): ClientUnaryCall;
+  /** Prepares a command with live streams; the answer is a one-time URL of the streaming server. */
   exec(request: ExecRequest, callback: (error: ServiceError | null, response: ExecResponse) => void): ClientUnaryCall;
   exec(
     request: ExecRequest,
@@ -18385,6 +18964,7 @@ export interface RuntimeServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ExecResponse) => void,
   ): ClientUnaryCall;
+  /** Prepares joining a running container's streams; the answer is a one-time URL. Nothing of the log is replayed. */
   attach(
     request: AttachRequest,
     callback: (error: ServiceError | null, response: AttachResponse) => void,
@@ -18400,6 +18980,7 @@ export interface RuntimeServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: AttachResponse) => void,
   ): ClientUnaryCall;
+  /** Prepares connections to ports of the sandbox's own loopback; the answer is a one-time URL. */
   portForward(
     request: PortForwardRequest,
     callback: (error: ServiceError | null, response: PortForwardResponse) => void,
@@ -18415,6 +18996,7 @@ export interface RuntimeServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: PortForwardResponse) => void,
   ): ClientUnaryCall;
+  /** One sample. NOT_FOUND for an unknown id. */
   containerStats(
     request: ContainerStatsRequest,
     callback: (error: ServiceError | null, response: ContainerStatsResponse) => void,
@@ -18430,6 +19012,7 @@ export interface RuntimeServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ContainerStatsResponse) => void,
   ): ClientUnaryCall;
+  /** Samples of created and running containers; one that cannot be read is left out. */
   listContainerStats(
     request: ListContainerStatsRequest,
     callback: (error: ServiceError | null, response: ListContainerStatsResponse) => void,
@@ -18445,6 +19028,7 @@ export interface RuntimeServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListContainerStatsResponse) => void,
   ): ClientUnaryCall;
+  /** ListContainerStats in pieces. */
   streamContainerStats(
     request: StreamContainerStatsRequest,
     options?: Partial<CallOptions>,
@@ -18454,6 +19038,7 @@ export interface RuntimeServiceClient extends Client {
     metadata?: Metadata,
     options?: Partial<CallOptions>,
   ): ClientReadableStream<StreamContainerStatsResponse>;
+  /** One sample of the pod as a whole and of its containers. */
   podSandboxStats(
     request: PodSandboxStatsRequest,
     callback: (error: ServiceError | null, response: PodSandboxStatsResponse) => void,
@@ -18469,6 +19054,7 @@ export interface RuntimeServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: PodSandboxStatsResponse) => void,
   ): ClientUnaryCall;
+  /** Samples of the pods that satisfy the filter; one that vanishes meanwhile is left out. */
   listPodSandboxStats(
     request: ListPodSandboxStatsRequest,
     callback: (error: ServiceError | null, response: ListPodSandboxStatsResponse) => void,
@@ -18484,6 +19070,7 @@ export interface RuntimeServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListPodSandboxStatsResponse) => void,
   ): ClientUnaryCall;
+  /** ListPodSandboxStats in pieces. */
   streamPodSandboxStats(
     request: StreamPodSandboxStatsRequest,
     options?: Partial<CallOptions>,
@@ -18493,6 +19080,7 @@ export interface RuntimeServiceClient extends Client {
     metadata?: Metadata,
     options?: Partial<CallOptions>,
   ): ClientReadableStream<StreamPodSandboxStatsResponse>;
+  /** Tells the runtime the node's pod addresses, for runtimes that write their own network configuration. */
   updateRuntimeConfig(
     request: UpdateRuntimeConfigRequest,
     callback: (error: ServiceError | null, response: UpdateRuntimeConfigResponse) => void,
@@ -18508,6 +19096,7 @@ export interface RuntimeServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: UpdateRuntimeConfigResponse) => void,
   ): ClientUnaryCall;
+  /** Conditions, handlers and features. Polled often: answers from memory. */
   status(
     request: StatusRequest,
     callback: (error: ServiceError | null, response: StatusResponse) => void,
@@ -18523,6 +19112,7 @@ export interface RuntimeServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: StatusResponse) => void,
   ): ClientUnaryCall;
+  /** Writes a container's state into one archive; the container goes on. */
   checkpointContainer(
     request: CheckpointContainerRequest,
     callback: (error: ServiceError | null, response: CheckpointContainerResponse) => void,
@@ -18538,6 +19128,7 @@ export interface RuntimeServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: CheckpointContainerResponse) => void,
   ): ClientUnaryCall;
+  /** Captures several containers of a pod at one moment: all are paused, captured and resumed, in every outcome. Needs a deadline. */
   checkpointPod(
     request: CheckpointPodRequest,
     callback: (error: ServiceError | null, response: CheckpointPodResponse) => void,
@@ -18553,6 +19144,7 @@ export interface RuntimeServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: CheckpointPodResponse) => void,
   ): ClientUnaryCall;
+  /** Makes a sandbox and its containers from CheckpointPod's output. They are CREATED and go on at StartContainer. Needs a deadline. */
   restorePod(
     request: RestorePodRequest,
     callback: (error: ServiceError | null, response: RestorePodResponse) => void,
@@ -18568,6 +19160,7 @@ export interface RuntimeServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: RestorePodResponse) => void,
   ): ClientUnaryCall;
+  /** Every later change of a sandbox or container, for as long as the call lasts. Nothing is replayed. */
   getContainerEvents(
     request: GetEventsRequest,
     options?: Partial<CallOptions>,
@@ -18577,6 +19170,7 @@ export interface RuntimeServiceClient extends Client {
     metadata?: Metadata,
     options?: Partial<CallOptions>,
   ): ClientReadableStream<ContainerEventResponse>;
+  /** The metrics that ListPodSandboxMetrics may carry. Constant while the runtime lives; a client drops metrics not listed. */
   listMetricDescriptors(
     request: ListMetricDescriptorsRequest,
     callback: (error: ServiceError | null, response: ListMetricDescriptorsResponse) => void,
@@ -18592,6 +19186,7 @@ export interface RuntimeServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListMetricDescriptorsResponse) => void,
   ): ClientUnaryCall;
+  /** Metrics of every sandbox and its containers. */
   listPodSandboxMetrics(
     request: ListPodSandboxMetricsRequest,
     callback: (error: ServiceError | null, response: ListPodSandboxMetricsResponse) => void,
@@ -18607,6 +19202,7 @@ export interface RuntimeServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListPodSandboxMetricsResponse) => void,
   ): ClientUnaryCall;
+  /** ListPodSandboxMetrics in pieces. */
   streamPodSandboxMetrics(
     request: StreamPodSandboxMetricsRequest,
     options?: Partial<CallOptions>,
@@ -18616,6 +19212,7 @@ export interface RuntimeServiceClient extends Client {
     metadata?: Metadata,
     options?: Partial<CallOptions>,
   ): ClientReadableStream<StreamPodSandboxMetricsResponse>;
+  /** What the client must agree with, above all the cgroup driver. Read once, when the kubelet starts. */
   runtimeConfig(
     request: RuntimeConfigRequest,
     callback: (error: ServiceError | null, response: RuntimeConfigResponse) => void,
@@ -18631,6 +19228,7 @@ export interface RuntimeServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: RuntimeConfigResponse) => void,
   ): ClientUnaryCall;
+  /** The pod's limits have changed and its cgroup with them: the moment to resize a microVM. Failure does not hold the client up. */
   updatePodSandboxResources(
     request: UpdatePodSandboxResourcesRequest,
     callback: (error: ServiceError | null, response: UpdatePodSandboxResourcesResponse) => void,
@@ -18657,8 +19255,10 @@ export const RuntimeServiceClient = makeGenericClientConstructor(
   serviceName: string;
 };
 
+/** Images on the node. */
 export type ImageServiceService = typeof ImageServiceService;
 export const ImageServiceService = {
+  /** Untagged images are listed too. */
   listImages: {
     path: "/runtime.v1.ImageService/ListImages" as const,
     requestStream: false as const,
@@ -18668,6 +19268,7 @@ export const ImageServiceService = {
     responseSerialize: (value: ListImagesResponse): Buffer => Buffer.from(ListImagesResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListImagesResponse => ListImagesResponse.decode(value),
   },
+  /** ListImages in pieces: each image exactly once, from one moment. */
   streamImages: {
     path: "/runtime.v1.ImageService/StreamImages" as const,
     requestStream: false as const,
@@ -18678,6 +19279,7 @@ export const ImageServiceService = {
       Buffer.from(StreamImagesResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): StreamImagesResponse => StreamImagesResponse.decode(value),
   },
+  /** An image that is not there is success with `image` unset. */
   imageStatus: {
     path: "/runtime.v1.ImageService/ImageStatus" as const,
     requestStream: false as const,
@@ -18687,6 +19289,7 @@ export const ImageServiceService = {
     responseSerialize: (value: ImageStatusResponse): Buffer => Buffer.from(ImageStatusResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ImageStatusResponse => ImageStatusResponse.decode(value),
   },
+  /** Answers when the image is usable and listed. Cancelling the call cancels the pull; there is no other limit in time. */
   pullImage: {
     path: "/runtime.v1.ImageService/PullImage" as const,
     requestStream: false as const,
@@ -18696,6 +19299,7 @@ export const ImageServiceService = {
     responseSerialize: (value: PullImageResponse): Buffer => Buffer.from(PullImageResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): PullImageResponse => PullImageResponse.decode(value),
   },
+  /** Drops the image with all its names. Idempotent; content in use stays until it is not. */
   removeImage: {
     path: "/runtime.v1.ImageService/RemoveImage" as const,
     requestStream: false as const,
@@ -18705,6 +19309,7 @@ export const ImageServiceService = {
     responseSerialize: (value: RemoveImageResponse): Buffer => Buffer.from(RemoveImageResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): RemoveImageResponse => RemoveImageResponse.decode(value),
   },
+  /** Space used by images and writable layers. Must answer on an empty store: clients use it to probe the service. */
   imageFsInfo: {
     path: "/runtime.v1.ImageService/ImageFsInfo" as const,
     requestStream: false as const,
@@ -18717,15 +19322,22 @@ export const ImageServiceService = {
 } as const;
 
 export interface ImageServiceServer extends UntypedServiceImplementation {
+  /** Untagged images are listed too. */
   listImages: handleUnaryCall<ListImagesRequest, ListImagesResponse>;
+  /** ListImages in pieces: each image exactly once, from one moment. */
   streamImages: handleServerStreamingCall<StreamImagesRequest, StreamImagesResponse>;
+  /** An image that is not there is success with `image` unset. */
   imageStatus: handleUnaryCall<ImageStatusRequest, ImageStatusResponse>;
+  /** Answers when the image is usable and listed. Cancelling the call cancels the pull; there is no other limit in time. */
   pullImage: handleUnaryCall<PullImageRequest, PullImageResponse>;
+  /** Drops the image with all its names. Idempotent; content in use stays until it is not. */
   removeImage: handleUnaryCall<RemoveImageRequest, RemoveImageResponse>;
+  /** Space used by images and writable layers. Must answer on an empty store: clients use it to probe the service. */
   imageFsInfo: handleUnaryCall<ImageFsInfoRequest, ImageFsInfoResponse>;
 }
 
 export interface ImageServiceClient extends Client {
+  /** Untagged images are listed too. */
   listImages(
     request: ListImagesRequest,
     callback: (error: ServiceError | null, response: ListImagesResponse) => void,
@@ -18741,6 +19353,7 @@ export interface ImageServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListImagesResponse) => void,
   ): ClientUnaryCall;
+  /** ListImages in pieces: each image exactly once, from one moment. */
   streamImages(
     request: StreamImagesRequest,
     options?: Partial<CallOptions>,
@@ -18750,6 +19363,7 @@ export interface ImageServiceClient extends Client {
     metadata?: Metadata,
     options?: Partial<CallOptions>,
   ): ClientReadableStream<StreamImagesResponse>;
+  /** An image that is not there is success with `image` unset. */
   imageStatus(
     request: ImageStatusRequest,
     callback: (error: ServiceError | null, response: ImageStatusResponse) => void,
@@ -18765,6 +19379,7 @@ export interface ImageServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ImageStatusResponse) => void,
   ): ClientUnaryCall;
+  /** Answers when the image is usable and listed. Cancelling the call cancels the pull; there is no other limit in time. */
   pullImage(
     request: PullImageRequest,
     callback: (error: ServiceError | null, response: PullImageResponse) => void,
@@ -18780,6 +19395,7 @@ export interface ImageServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: PullImageResponse) => void,
   ): ClientUnaryCall;
+  /** Drops the image with all its names. Idempotent; content in use stays until it is not. */
   removeImage(
     request: RemoveImageRequest,
     callback: (error: ServiceError | null, response: RemoveImageResponse) => void,
@@ -18795,6 +19411,7 @@ export interface ImageServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: RemoveImageResponse) => void,
   ): ClientUnaryCall;
+  /** Space used by images and writable layers. Must answer on an empty store: clients use it to probe the service. */
   imageFsInfo(
     request: ImageFsInfoRequest,
     callback: (error: ServiceError | null, response: ImageFsInfoResponse) => void,
