@@ -103,20 +103,43 @@ install_go() {
 
 # Installed beside and swapped in, so that an interrupted run leaves the old tree or the new one.
 install_node_packages() {
-  local key temporary
+  local key temporary node tool
   key=$(cat package.json package-lock.json .npmrc | sha256sum | cut -d ' ' -f 1)
   if [ "$(cat node_modules/.setup-key 2>/dev/null)" = "$key" ]; then return; fi
   step "npm: packages of package-lock.json"
   temporary=$(mktemp -d "$root/.setup.XXXXXX")
-  cp package.json package-lock.json .npmrc "$temporary/"
-  (cd "$temporary" && npm ci --no-audit --no-fund --loglevel=error </dev/null) || { rm -rf "$temporary" && die "npm ci failed"; }
+  mkdir "$temporary/first"
+  cp -t "$temporary" package.json package-lock.json .npmrc
+  cp -t "$temporary/first" package.json package-lock.json .npmrc
+  node=$(command -v node)
+  if [ "$("$node" --version)" != "v$node_version" ]; then
+    # npm leaves out optional packages, which the native tools are, when they do not admit the Node that runs it. So an old Node fetches the new one.
+    npm_ci "$node" "$temporary/first" --omit=dev
+    node=$(echo "$temporary"/first/node_modules/node-linux-*/bin/node)
+  fi
+  npm_ci "$node" "$temporary"
   # npm 9 does not link a program of this name.
   (cd "$temporary/node_modules/.bin" && ln -sf ../node-linux-*/bin/node node)
-  [ "$("$temporary/node_modules/.bin/node" --version)" = "v$node_version" ] || { rm -rf "$temporary" && die "node_modules/.bin/node is not Node $node_version"; }
+  for tool in node biome oxlint tsc; do
+    PATH="$temporary/node_modules/.bin:$PATH" "$temporary/node_modules/.bin/$tool" --version >/dev/null || die "npm installed a $tool that does not run"
+  done
+  [ "$("$temporary/node_modules/.bin/node" --version)" = "v$node_version" ] || die "node_modules/.bin/node is not Node $node_version"
   echo "$key" >"$temporary/node_modules/.setup-key"
   [ -e node_modules ] && mv -T node_modules "$temporary/old"
   mv -T "$temporary/node_modules" node_modules
   rm -rf "$temporary"
+}
+
+# npm_ci NODE DIRECTORY [OPTION...]
+npm_ci() {
+  local node=$1 directory=$2 npm
+  shift 2
+  npm=$(readlink -f "$(command -v npm)")
+  local run=("$node" --no-deprecation "$npm")
+  # A wrapper instead of npm's own program chooses its Node itself.
+  [ "${npm##*.}" = js ] || run=("$npm")
+  (cd "$directory" && "${run[@]}" ci --no-audit --no-fund --loglevel=error "$@" </dev/null >"$cache/npm.log" 2>&1) ||
+    { tail -n 30 "$cache/npm.log" >&2 && die "npm ci failed"; }
 }
 
 # The test of api/cri compares it with the descriptor that upstream publishes in this module.
