@@ -30,7 +30,7 @@ test("questions about unknown ids are NotFound and name the id", async () => {
     () =>
       unary(runtime, runtime.createContainer, {
         podSandboxId: unknown,
-        config: ContainerConfig.fromPartial({ metadata: { name: "x" } }),
+        config: ContainerConfig.fromPartial({ metadata: { name: "x" }, image: { image: node().registry.reference("busybox") } }),
         sandboxConfig: undefined,
       }),
   ];

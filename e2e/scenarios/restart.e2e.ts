@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { globSync, readFileSync } from "node:fs";
+import { existsSync, globSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { beforeEach, test } from "node:test";
 import type { ServiceError } from "@grpc/grpc-js";
@@ -81,6 +81,37 @@ test("a pod can be stopped and removed by a daemon that did not start it", async
   const { runtime } = node().clients;
   assert.deepEqual((await unary(runtime, runtime.listPodSandbox, { filter: undefined })).items, []);
   assert.deepEqual(await leases(node().prefix), []);
+});
+
+test("a lost database does not kill a workload", { skip: oursOnly }, async () => {
+  await using pod = await node().runPod();
+  const container = await pod.start({ command: counter });
+  const ended = await pod.start({ command: ["/bin/sh", "-c", "exit 8"] });
+  await ended.waitExited();
+  await node().kill9();
+  const files = globSync("*.db*", { cwd: node().prefix.rootDir });
+  assert.notEqual(files.length, 0);
+  for (const name of files) rmSync(join(node().prefix.rootDir, name));
+  await node().startDaemon();
+  assert.equal((await pod.status()).state, PodSandboxState.SANDBOX_READY);
+  assert.equal((await container.exec(["/bin/echo", "alive"])).stdout, "alive\n");
+  assert.equal((await ended.status()).exitCode, 8);
+  await container.stop(10);
+  assert.equal((await container.status()).exitCode, 21);
+  for (const name of ["busybox", "other"]) await node().pull(name);
+});
+
+test("the death of a pod's supervisor is told, and its containers do not outlive it", { skip: oursOnly }, async () => {
+  await using pod = await node().runPod();
+  const container = await pod.start({ command: ["/bin/sleep", "infinity"] });
+  const { info } = await node().crictl.json<{ info: { pid: number } }>("inspect", "-o", "json", container.id);
+  const parent = /^PPid:\t(\d+)$/m.exec(readFileSync(`/proc/${info.pid}/status`, "utf8"))?.[1] ?? "";
+  assert.match(readFileSync(`/proc/${parent}/cmdline`, "utf8"), /auraed/);
+  process.kill(Number(parent), "SIGKILL");
+  const ended = await container.waitExited();
+  assert.deepEqual([ended.exitCode, ended.reason], [255, "AuraedCrashed"]);
+  assert.equal((await pod.status()).state, PodSandboxState.SANDBOX_NOTREADY);
+  await waitFor("the container's process to end", () => !existsSync(`/proc/${info.pid}`));
 });
 
 test("images survive", async () => {
