@@ -11,7 +11,7 @@ root=$(cd "$(dirname "$0")/../../.." && pwd)
 . "$root/tools/env.sh"
 
 main() {
-  local release key target temporary
+  local release key target
   release=$(sed -n 's/^VERSION_ID="\?\([^"]*\)"\?$/\1/p' /etc/os-release)
   key=$({ cat "$0" && echo "$release"; } | sha256sum | cut -c 1-12)
   target="$cache/critest-parts-$release-$key"
@@ -26,6 +26,7 @@ main() {
 
 # make_parts TARGET: all or nothing, in a directory that is renamed at the end.
 make_parts() {
+  # Read by the functions below, and by the trap when they are done.
   temporary=$(mktemp -d "$cache/.critest-parts.XXXXXX")
   trap 'rm -rf "$temporary"' EXIT
   mkdir -p "$temporary"/{apt/sources,apt/lists/partial,work,parts}
@@ -93,7 +94,7 @@ collect_nginx() {
   libraries="$libraries:$(dirname "$(find root -name 'libc.so.6')")"
   mkdir -p "$temporary/parts/nginx/$(dirname "$loader")"
   cp -L "root/$loader" "$temporary/parts/nginx/$loader"
-  "root/$loader" --library-path "$libraries" --list root/usr/sbin/nginx | sed -n 's/.*=> \(root[^ ]*\) .*/\1/p' | while read -r line; do
+  "root/$loader" --library-path "$libraries" --list root/usr/sbin/nginx | sed -n 's/^\s*lib.*=> \(root[^ ]*\) .*/\1/p' | while read -r line; do
     cp -L "$line" "$temporary/parts/nginx/usr/lib/"
   done
 }
