@@ -60,3 +60,193 @@ fn new_privileges_may_be_allowed_beside_seccomp() {
     let text = sandbox.expect(sandbox.exec("grep -E 'NoNewPrivs|Seccomp:' /proc/self/status"));
     assert_eq!(text, "NoNewPrivs:\t0\nSeccomp:\t2\n");
 }
+
+/// What the first process of the container sees in its mount table at `target`: the optional fields.
+fn propagation(sandbox: &Sandbox, target: &str) -> String {
+    let table = std::fs::read_to_string(format!("/proc/{}/mountinfo", sandbox.pid())).unwrap();
+    let line = table.lines().rfind(|line| line.split(' ').nth(4) == Some(target)).unwrap();
+    line.split(' ').skip(6).take_while(|field| *field != "-").collect::<Vec<_>>().join(" ")
+}
+
+/// A tmpfs whose propagation is shared, unmounted when dropped.
+struct SharedMount(std::path::PathBuf);
+
+impl SharedMount {
+    fn new(path: std::path::PathBuf) -> Self {
+        use nix::mount::{MsFlags, mount};
+        std::fs::create_dir_all(&path).unwrap();
+        mount(Some("shared"), &path, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+        mount(None::<&str>, &path, None::<&str>, MsFlags::MS_SHARED, None::<&str>).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for SharedMount {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
+fn bind(source: &std::path::Path, options: &[&str]) -> serde_json::Value {
+    json!({ "destination": "/mnt", "type": "bind", "source": source, "options": options })
+}
+
+#[test]
+fn rootfs_propagation_takes_every_spelling() {
+    for word in ["private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable"] {
+        let mut sandbox = Sandbox::new(&["/bin/sleep", "1000"]);
+        sandbox.spec["linux"]["rootfsPropagation"] = json!(word);
+        sandbox.run();
+        let seen = propagation(&sandbox, "/");
+        let expected = match word.trim_start_matches('r') {
+            "shared" => "shared:",
+            "unbindable" | "unbindable\0" => "unbindable",
+            _ => "",
+        };
+        assert!(seen.contains(expected), "{word}: {seen:?}");
+    }
+    let mut sandbox = Sandbox::new(&["/bin/true"]);
+    sandbox.spec["linux"]["rootfsPropagation"] = json!("frivate");
+    assert!(!sandbox.create().status.success());
+}
+
+#[test]
+fn mounts_get_the_propagation_they_ask_for() {
+    for (option, expected) in [("rprivate", ""), ("private", ""), ("rslave", "master:"), ("runbindable", "unbindable")] {
+        let mut sandbox = Sandbox::new(&["/bin/sleep", "1000"]);
+        let shared = SharedMount::new(sandbox.dir.path().join("shared"));
+        sandbox.spec["mounts"].as_array_mut().unwrap().push(bind(&shared.0, &["rbind", option]));
+        sandbox.run();
+        let seen = propagation(&sandbox, "/mnt");
+        assert!(seen.contains(expected) && (!expected.is_empty() || seen.is_empty()), "{option}: {seen:?}");
+    }
+}
+
+#[test]
+fn a_shared_mount_shows_the_host_what_the_container_mounts() {
+    let mut sandbox = Sandbox::new(&["/bin/sleep", "1000"]);
+    let shared = SharedMount::new(sandbox.dir.path().join("shared"));
+    sandbox.spec["mounts"].as_array_mut().unwrap().push(bind(&shared.0, &["rbind", "rshared"]));
+    sandbox.spec["linux"]["rootfsPropagation"] = json!("rshared");
+    let caps = json!(["CAP_SYS_ADMIN"]);
+    sandbox.spec["process"]["capabilities"] = json!({ "bounding": caps, "effective": caps, "permitted": caps });
+    sandbox.run();
+    sandbox.expect(sandbox.exec("mkdir /mnt/inner && /bin/busybox mount -t tmpfs inner /mnt/inner && touch /mnt/inner/seen"));
+    assert!(shared.0.join("inner/seen").exists());
+    sandbox.expect(sandbox.exec("/bin/busybox umount /mnt/inner"));
+}
+
+#[test]
+fn an_id_mapped_mount_is_refused_and_never_skipped() {
+    for options in [json!(["rbind", "idmap"]), json!(["rbind", "ridmap"]), json!(["rbind"])] {
+        let mut sandbox = Sandbox::new(&["/bin/sleep", "1000"]);
+        let mapping = json!([{ "containerID": 0, "hostID": 100_000, "size": 65_536 }]);
+        let mount = json!({
+            "destination": "/mnt", "type": "bind", "source": "/tmp", "options": options,
+            "uidMappings": mapping, "gidMappings": mapping,
+        });
+        sandbox.spec["mounts"].as_array_mut().unwrap().push(mount);
+        let output = sandbox.create();
+        assert!(!output.status.success());
+        assert!(String::from_utf8_lossy(&output.stderr).contains("idmapped mount"), "{output:?}");
+    }
+}
+
+#[test]
+fn masked_and_read_only_paths_hold_and_follow_links_inside() {
+    let mut sandbox = Sandbox::new(&["/bin/sleep", "1000"]);
+    std::fs::write(sandbox.rootfs().join("etc/secret"), "secret").unwrap();
+    std::fs::create_dir(sandbox.rootfs().join("etc/dir")).unwrap();
+    std::fs::write(sandbox.rootfs().join("etc/dir/secret"), "secret").unwrap();
+    std::os::unix::fs::symlink("/etc/secret", sandbox.rootfs().join("etc/link")).unwrap();
+    sandbox.spec["linux"]["maskedPaths"] = json!(["/etc/link", "/etc/dir", "/proc/kcore", "/no/such", "/etc/secret/x"]);
+    sandbox.spec["linux"]["readonlyPaths"] = json!(["/proc/sys", "/tmp", "/no/such"]);
+    sandbox.run();
+    let seen = sandbox.expect(sandbox.exec("cat /etc/secret /etc/link; ls /etc/dir; cat /proc/kcore | /bin/busybox head -c 4"));
+    assert_eq!(seen, "");
+    for script in ["touch /tmp/x", "echo 1 > /proc/sys/kernel/ns_last_pid", "touch /etc/dir/x"] {
+        assert!(!sandbox.exec(script).status.success(), "{script}");
+    }
+}
+
+#[test]
+fn what_the_host_does_not_allow_is_clamped_and_said() {
+    let own: i32 = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap().trim().parse().unwrap();
+    let mut sandbox = Sandbox::new(&["/bin/sleep", "1000"]);
+    sandbox.spec["process"]["oomScoreAdj"] = json!(-998);
+    sandbox.spec["process"]["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "hard": 1u64 << 20, "soft": 1u64 << 20 }]);
+    sandbox.run();
+    let score = std::fs::read_to_string(format!("/proc/{}/oom_score_adj", sandbox.pid())).unwrap();
+    let score: i32 = score.trim().parse().unwrap();
+    assert!(score == -998 || score == own && sandbox.log().contains("oom_score_adj"), "{score}\n{}", sandbox.log());
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", sandbox.pid())).unwrap();
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    assert!(files.contains("1048576") || sandbox.log().contains("rlimit"), "{files}");
+    sandbox.expect(sandbox.exec("true"));
+}
+
+#[test]
+fn raising_the_oom_score_needs_no_right() {
+    let mut sandbox = Sandbox::new(&["/bin/sleep", "1000"]);
+    sandbox.spec["process"]["oomScoreAdj"] = json!(900);
+    sandbox.run();
+    let score = std::fs::read_to_string(format!("/proc/{}/oom_score_adj", sandbox.pid())).unwrap();
+    assert_eq!(score.trim(), "900");
+}
+
+#[test]
+fn a_hostile_passwd_neither_hangs_nor_loads_code() {
+    let mut sandbox = Sandbox::new(&["/bin/sleep", "1000"]);
+    std::fs::write(sandbox.rootfs().join("etc/nsswitch.conf"), "passwd: evil\n").unwrap();
+    nix::unistd::mkfifo(&sandbox.rootfs().join("etc/passwd"), nix::sys::stat::Mode::from_bits_truncate(0o644)).unwrap();
+    sandbox.spec["process"]["user"] = json!({ "uid": 7, "gid": 7 });
+    sandbox.run();
+    std::fs::remove_file(sandbox.rootfs().join("etc/passwd")).unwrap();
+    std::fs::write(sandbox.rootfs().join("etc/passwd"), "seven:x:7:7::/home/seven:/bin/sh\n").unwrap();
+    assert_eq!(sandbox.expect(sandbox.exec("echo $HOME")), "/home/seven\n");
+}
+
+#[test]
+fn resources_are_changed() {
+    let mut sandbox = Sandbox::new(&["/bin/sleep", "1000"]);
+    sandbox.spec["linux"]["resources"] = json!({ "memory": { "limit": 64 << 20 } });
+    sandbox.run();
+    let file = sandbox.dir.path().join("resources.json");
+    std::fs::write(&file, json!({ "memory": { "limit": 96 << 20 }, "cpu": { "shares": 512 } }).to_string()).unwrap();
+    sandbox.expect(sandbox.oci(&["update", "--resources", file.to_str().unwrap(), &sandbox.id]));
+    let v1 = format!("/sys/fs/cgroup/memory/auraed-test/{}/memory.limit_in_bytes", sandbox.id);
+    let v2 = format!("/sys/fs/cgroup/auraed-test/{}/memory.max", sandbox.id);
+    let limit = std::fs::read_to_string(v1).or_else(|_| std::fs::read_to_string(v2)).unwrap();
+    assert_eq!(limit.trim(), (96 << 20).to_string());
+}
+
+#[test]
+fn features_are_those_tested_here() {
+    let sandbox = Sandbox::new(&["/bin/true"]);
+    let features: serde_json::Value = serde_json::from_str(&sandbox.expect(sandbox.oci(&["features"]))).unwrap();
+    let options: Vec<&str> = features["mountOptions"].as_array().unwrap().iter().map(|option| option.as_str().unwrap()).collect();
+    for option in ["rbind", "rprivate", "rshared", "rslave", "rro", "ro"] {
+        assert!(options.contains(&option), "{option}");
+    }
+    assert!(!options.contains(&"idmap") && !options.contains(&"ridmap"));
+    assert_eq!(features["linux"]["mountExtensions"]["idmap"]["enabled"], false);
+    assert_eq!(features["linux"]["seccomp"]["enabled"], true);
+    assert!(features["linux"]["namespaces"].as_array().unwrap().contains(&json!("user")));
+}
+
+#[test]
+fn a_user_namespace_is_joined_by_exec_too() {
+    let mut sandbox = Sandbox::new(&["/bin/sleep", "1000"]);
+    let mapping = json!([{ "containerID": 0, "hostID": 200_000, "size": 65_536 }]);
+    sandbox.spec["linux"]["uidMappings"] = mapping.clone();
+    sandbox.spec["linux"]["gidMappings"] = mapping;
+    sandbox.spec["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
+    let chowned = std::process::Command::new("chown").args(["-R", "200000:200000"]).arg(sandbox.rootfs()).status().unwrap();
+    assert!(chowned.success());
+    for path in [sandbox.dir.path().to_owned(), sandbox.bundle()] {
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    sandbox.run();
+    let map = sandbox.expect(sandbox.exec("cat /proc/self/uid_map"));
+    assert_eq!(map.split_whitespace().collect::<Vec<_>>(), ["0", "200000", "65536"]);
+}

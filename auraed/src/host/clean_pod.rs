@@ -1,0 +1,31 @@
+//! `clean-pod`: what a pod leaves behind whose auraed died before its time.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::{HostError, cgroups, unmount};
+
+/// Kills, unmounts, removes the cgroups, in that order. What fails does not keep the rest from being tried.
+pub fn clean(dir: &Path, names: &[PathBuf]) -> Result<Value, HostError> {
+    let roots = cgroups::hierarchies()?;
+    let mut found = Vec::new();
+    for name in names {
+        found.extend(cgroups::locate(&roots, name)?);
+    }
+    let mut first_error = None;
+    let mut keep = |result: Result<usize, HostError>| match result {
+        Ok(count) => count,
+        Err(error) => {
+            first_error.get_or_insert(error);
+            0
+        }
+    };
+    let killed = found.iter().map(|cgroup| keep(cgroups::kill_all(cgroup))).max().unwrap_or(0);
+    let unmounted = keep(unmount::below(dir));
+    let removed: usize = found.iter().map(|cgroup| keep(cgroups::remove(cgroup).map(|()| 1))).sum();
+    match first_error {
+        Some(error) => Err(error),
+        None => Ok(json!({ "killed": killed, "unmounted": unmounted, "cgroupsRemoved": removed })),
+    }
+}
