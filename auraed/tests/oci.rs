@@ -250,3 +250,17 @@ fn a_user_namespace_is_joined_by_exec_too() {
     let map = sandbox.expect(sandbox.exec("cat /proc/self/uid_map"));
     assert_eq!(map.split_whitespace().collect::<Vec<_>>(), ["0", "200000", "65536"]);
 }
+
+#[test]
+fn supplementary_groups_are_those_listed_and_no_others() {
+    for (groups, expected) in [(None, "0"), (Some(json!([])), "0"), (Some(json!([7, 9])), "0 7 9")] {
+        let mut sandbox = Sandbox::new(&["/bin/sleep", "1000"]);
+        if let Some(groups) = groups {
+            sandbox.spec["process"]["user"]["additionalGids"] = groups;
+        }
+        // The caller's own groups, which must not show through.
+        nix::unistd::setgroups(&[nix::unistd::Gid::from_raw(4242)]).unwrap();
+        sandbox.run();
+        assert_eq!(sandbox.expect(sandbox.exec("/bin/busybox id -G")).trim(), expected);
+    }
+}
