@@ -10,7 +10,8 @@ type Decoder = ReturnType<typeof createGunzip> | ReturnType<typeof createZstdDec
 
 /**
  * Decompresses gzip (any number of members) and zstd (any number of frames); passes everything else through. By what the bytes are, not
- * by the media type: registries are known to mislabel. Reads `source` to its end even when the compressed data ends before it.
+ * by the media type: registries are known to mislabel. Reads `source` to its end even when the compressed data ends before it, but not
+ * beyond a failure, and leaves it open then.
  */
 export async function* inflate(source: AsyncGenerator<Buffer>): AsyncGenerator<Buffer> {
   let head: Buffer = Buffer.alloc(0);
@@ -26,23 +27,28 @@ export async function* inflate(source: AsyncGenerator<Buffer>): AsyncGenerator<B
 }
 
 async function* through(decoder: Decoder, source: AsyncGenerator<Buffer>): AsyncGenerator<Buffer> {
-  const fed = feed(decoder, source);
+  const feeding = { wanted: true };
+  const fed = feed(decoder, source, feeding);
   // Looked at below; the decoder carries the source's failure to its reader first.
   fed.catch(() => {});
+  let complete = false;
   try {
     for await (const chunk of decoder) yield chunk as Buffer;
+    complete = true;
   } catch (error) {
     throw isDecodeError(error) ? malformed(`it cannot be decompressed: ${error.message}`) : error;
   } finally {
+    feeding.wanted = complete;
     decoder.destroy();
     await fed.catch(() => {});
   }
   await fed;
 }
 
-async function feed(decoder: Decoder, source: AsyncGenerator<Buffer>): Promise<void> {
+async function feed(decoder: Decoder, source: AsyncGenerator<Buffer>, feeding: { readonly wanted: boolean }): Promise<void> {
   try {
     for await (const chunk of source) {
+      if (!feeding.wanted) return;
       // A decoder that has met the end of its data takes no more, but the rest still belongs to the blob.
       if (decoder.destroyed || decoder.write(chunk)) continue;
       const closed = new AbortController();

@@ -4,7 +4,7 @@ import { closeSync, fstatSync, openSync, rmSync } from "node:fs";
 import { BlobFile } from "./blob-file.ts";
 import { asDigest, type Digest } from "./digest.ts";
 import { ErofsWriter } from "./erofs-writer.ts";
-import { digestMismatch, fromIo, malformed } from "./errors.ts";
+import { digestMismatch, fromIo, ImageError, malformed } from "./errors.ts";
 import { inflate } from "./inflate.ts";
 import { LayerTree } from "./layer-tree.ts";
 import { TarReader, type TarSink } from "./tar-reader.ts";
@@ -56,9 +56,20 @@ async function writeLayer(job: LayerJob, source: AsyncIterable<Buffer>, fd: numb
   const reader = new TarReader(sinkInto(tree, writer));
   const compressed = new CountingHash();
   const plain = new CountingHash();
-  for await (const chunk of inflate(compressed.tap(source))) {
-    plain.update(chunk);
-    reader.push(chunk);
+  const input = source[Symbol.asyncIterator]();
+  try {
+    for await (const chunk of inflate(compressed.tap(input))) {
+      plain.update(chunk);
+      reader.push(chunk);
+    }
+  } catch (error) {
+    if (!isMalformed(error)) throw error;
+    // The rest tells whether the layer is wrong or its transfer was.
+    for await (const _ of compressed.tap(input));
+    compressed.expect("layer blob", job.digest, job.sizeBytes);
+    throw error;
+  } finally {
+    await input.return?.();
   }
   // Digests before structure: a damaged transfer should be called that.
   compressed.expect("layer blob", job.digest, job.sizeBytes);
@@ -97,10 +108,13 @@ class CountingHash {
     this.sizeBytes += chunk.length;
   }
 
-  async *tap(source: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
-    for await (const chunk of source) {
-      this.update(chunk);
-      yield chunk;
+  /** Passes on what it counts. Leaving early does not close `source`. */
+  async *tap(source: AsyncIterator<Buffer>): AsyncGenerator<Buffer> {
+    for (;;) {
+      const { value, done } = await source.next();
+      if (done === true) return;
+      this.update(value);
+      yield value;
     }
   }
 
@@ -110,6 +124,10 @@ class CountingHash {
     if (sizeBytes !== undefined && sizeBytes !== this.sizeBytes)
       throw malformed(`the blob has ${this.sizeBytes} bytes, its manifest says ${sizeBytes}`);
   }
+}
+
+function isMalformed(error: unknown): boolean {
+  return error instanceof ImageError && error.fact.code === "ERR_LAYER_MALFORMED";
 }
 
 /** The layer's own, so that the same layer gives the same bytes; marked as a custom one (version 8). */
