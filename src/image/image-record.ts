@@ -33,7 +33,7 @@ const schema = z.object({
 
 export interface RecordContext {
   readonly pinnedImages: readonly string[];
-  blobPath(diffId: Digest): string;
+  readonly blobPath: (diffId: Digest) => string;
 }
 
 export function holdImage(id: Digest, record: ImageRecord, context: RecordContext): HeldImage {
@@ -65,5 +65,10 @@ export function readImage(id: string, value: unknown, context: RecordContext): H
 
 /** `*` is any text. */
 function matchesGlob(text: string, pattern: string): boolean {
-  return new RegExp(`^${pattern.split("*").map(RegExp.escape).join(".*")}$`).test(text);
+  return new RegExp(
+    `^${pattern
+      .split("*")
+      .map((part) => RegExp.escape(part))
+      .join(".*")}$`,
+  ).test(text);
 }

@@ -127,7 +127,7 @@ function decode(body: Buffer): z.infer<typeof documentSchema> {
 }
 
 function descriptorOf(item: z.infer<typeof descriptorSchema>): Descriptor {
-  if (!isDigest(item.digest)) throw manifestError(`digest ${item.digest} is not sha256`);
+  if (!isDigest(item.digest)) throw manifestError(`digest ${String(item.digest)} is not sha256`);
   return { mediaType: item.mediaType, digest: item.digest, sizeBytes: item.size };
 }
 

@@ -78,10 +78,14 @@ export class RegistryFixture implements AsyncDisposable {
     return this.manifest(repository, tag, { schemaVersion: 2, mediaType: OCI_INDEX, manifests });
   }
 
-  manifest(repository: string, tag: string | undefined, document: Readonly<Record<string, unknown>>): Digest {
+  manifest(
+    repository: string,
+    tag: string | undefined,
+    document: Readonly<Record<string, unknown>> & { readonly mediaType?: string },
+  ): Digest {
     const body = Buffer.from(JSON.stringify(document));
     const digest = sha256Of(body);
-    const stored = { body, type: String(document["mediaType"] ?? OCI_MANIFEST) };
+    const stored = { body, type: document.mediaType ?? OCI_MANIFEST };
     this.#manifests.set(`${repository}/${digest}`, stored);
     if (tag !== undefined) this.#manifests.set(`${repository}/${tag}`, stored);
     return digest;

@@ -49,7 +49,10 @@ describe("Repository", () => {
       request.on("end", () => handler(request, response, new URL(request.url ?? "", "http://x")));
     });
     await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-    cleanup.defer(() => new Promise<void>((resolve) => void (server.close(() => resolve()), server.closeAllConnections())));
+    cleanup.defer(async () => {
+      server.closeAllConnections();
+      await new Promise((resolve) => server.close(resolve));
+    });
     return { host: `127.0.0.1:${(server.address() as AddressInfo).port}`, requests };
   }
 
@@ -124,7 +127,7 @@ describe("Repository", () => {
   /** A registry with a token server that lets in who has a password, a refresh token, or anybody for other repositories. */
   async function tokenServers() {
     const realm = await serve((request, response, url) => {
-      const basic = Buffer.from(String(request.headers.authorization ?? "").replace("Basic ", ""), "base64").toString();
+      const basic = Buffer.from((request.headers.authorization ?? "").replace("Basic ", ""), "base64").toString();
       const form = new URLSearchParams(realm.requests.at(-1)?.body());
       const user = form.get("refresh_token") === "refresh" ? "bob" : basic === "alice:secret" ? "alice" : "anonymous";
       assert.equal(form.get("service") ?? url.searchParams.get("service"), "registry, with a comma");

@@ -154,7 +154,7 @@ export class Repository {
       `registry ${this.#reference.domain}: no host with the capability '${capability}' is configured in hosts.toml`,
     );
     for (let attempt = 1; ; attempt++) {
-      let retryAfterMs = 0;
+      let longestMs = 0;
       for (const endpoint of [...candidates]) {
         if (signal.aborted) throw abortedError(signal);
         try {
@@ -163,12 +163,12 @@ export class Repository {
           const failure = failureOf(error);
           if (failure === undefined) throw error;
           last = failure.error;
-          retryAfterMs = Math.max(retryAfterMs, failure.retryAfterMs);
+          longestMs = Math.max(longestMs, failure.retryAfterMs);
           if (!failure.transient) candidates.delete(endpoint);
         }
       }
-      if (candidates.size === 0 || attempt >= this.#options.attempts || retryAfterMs > MAX_RETRY_AFTER_MS) throw last;
-      await this.#pause(attempt, retryAfterMs, signal);
+      if (candidates.size === 0 || attempt >= this.#options.attempts || longestMs > MAX_RETRY_AFTER_MS) throw last;
+      await this.#pause(attempt, longestMs, signal);
     }
   }
 
@@ -188,12 +188,14 @@ export class Repository {
     const secret: Secret = secretFor(endpoint, this.#reference.domain, this.#credentials);
     const token = { endpoint, secret, scope: `repository:${this.#reference.path}:pull`, signal };
     const known = this.#tokens.known(token);
-    let response = await this.#follow(endpoint, url, headers, known, signal);
-    if (response.status === 401) {
+    const first = await this.#follow(endpoint, url, headers, known, signal);
+    let { response } = first;
+    // Only the registry's own challenge is answered, not that of a host it redirected to.
+    if (response.status === 401 && first.url.origin === url.origin) {
       await response.discard();
       this.#tokens.forget(token);
       const answer = await this.#tokens.answer(token, parseChallenges(response.header("www-authenticate") ?? ""));
-      if (answer !== undefined) response = await this.#follow(endpoint, url, headers, answer, signal);
+      if (answer !== undefined) ({ response } = await this.#follow(endpoint, url, headers, answer, signal));
     }
     if (response.status === 200 || response.status === 206) return response;
     await response.discard();
@@ -207,7 +209,7 @@ export class Repository {
     for (let hop = 0; ; hop++) {
       const response = await this.#transport.send({ method: "GET", url, headers: { ...own, ...extra }, tls, signal });
       const location = [301, 302, 303, 307, 308].includes(response.status) ? response.header("location") : undefined;
-      if (location === undefined) return response;
+      if (location === undefined) return { response, url };
       await response.discard();
       const next = URL.parse(location, url.href);
       if (next === null || hop >= MAX_REDIRECTS)
