@@ -39,7 +39,7 @@ pub struct PodLeaf {
 }
 
 impl PodLeaf {
-    /// Makes the leaf in every hierarchy and moves this process there. On failure everything is as before.
+    /// Makes the leaf in every hierarchy, with what is missing above it, and moves this process there. On failure everything is as before.
     pub fn enter(hierarchies: &Hierarchies, spec: &LeafSpec) -> Result<Self, CgroupError> {
         let parent = match spec.driver {
             Driver::Cgroupfs => checked_path(&spec.parent)?,
@@ -47,9 +47,6 @@ impl PodLeaf {
         };
         let leaf_name = checked_path(&spec.leaf)?;
         let pod: Vec<PathBuf> = hierarchies.iter().map(|hierarchy| below(&hierarchy.mount, &parent)).collect();
-        if !spec.owned && !pod.iter().any(|directory| directory.is_dir()) {
-            return Err(CgroupError::MissingParent { path: spec.parent.clone() });
-        }
         let origins = hierarchies.directories_of(std::process::id())?.into_iter().map(|(_, path)| path).collect();
         let mut leaf = Self { origins, made: Vec::new(), pod: pod.clone(), owned: spec.owned };
         let entered = hierarchies.iter().zip(&pod).try_for_each(|(hierarchy, pod)| {

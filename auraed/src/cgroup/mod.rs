@@ -23,8 +23,6 @@ pub enum CgroupError {
     BadPath { path: String },
     #[error("cgroup parent {slice:?} is not a slice name: write NAME.slice, with `-` between its levels")]
     BadSlice { slice: String },
-    #[error("cgroup parent {path:?} does not exist in any hierarchy: the kubelet makes it, or ask for it to be owned")]
-    MissingParent { path: String },
 }
 
 impl CgroupError {

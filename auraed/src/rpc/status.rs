@@ -45,7 +45,6 @@ fn sandbox_code(error: &SandboxError) -> Code {
 fn cgroup_code(error: &CgroupError) -> Code {
     match error {
         CgroupError::BadPath { .. } | CgroupError::BadSlice { .. } => Code::InvalidArgument,
-        CgroupError::MissingParent { .. } => Code::FailedPrecondition,
         CgroupError::Io { .. } | CgroupError::NoHierarchy => Code::Internal,
     }
 }
