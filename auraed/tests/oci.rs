@@ -264,3 +264,13 @@ fn supplementary_groups_are_those_listed_and_no_others() {
         assert_eq!(sandbox.expect(sandbox.exec("/bin/busybox id -G")).trim(), expected);
     }
 }
+
+#[test]
+fn devices_are_confined() {
+    let mut sandbox = Sandbox::new(&["/bin/sleep", "1000"]);
+    sandbox.spec["linux"]["resources"] = json!({ "devices": [{ "allow": false, "access": "rwm" }] });
+    sandbox.run();
+    sandbox.expect(sandbox.exec("echo x > /dev/null && /bin/busybox head -c 1 /dev/zero"));
+    sandbox.expect(sandbox.exec("/bin/busybox mknod /tmp/kmsg c 1 11"));
+    assert!(!sandbox.exec("/bin/busybox head -c 1 < /tmp/kmsg").status.success());
+}

@@ -13,6 +13,8 @@ pub fn clean(dir: &Path, names: &[PathBuf]) -> Result<Value, HostError> {
     for name in names {
         found.extend(cgroups::locate(&roots, name)?);
     }
+    // A process that is frozen dies only once it is thawed: those that can do so come first.
+    found.sort_by_key(|cgroup| !cgroup.join("freezer.state").exists());
     let mut first_error = None;
     let mut keep = |result: Result<usize, HostError>| match result {
         Ok(count) => count,

@@ -2,10 +2,13 @@
 
 use std::path::Path;
 
+use libcontainer::container::Container;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
+use oci_spec::runtime::Spec;
 
 use super::OciError;
+use super::devices;
 use super::args::{Invocation, ProcessIo};
 
 /// Makes the container `id` from the bundle.
@@ -13,13 +16,43 @@ pub fn create(invocation: &Invocation, id: &str, bundle: &Path, io: &ProcessIo) 
     std::fs::create_dir_all(&invocation.root)
         .map_err(|error| OciError::io(format!("--root {}", invocation.root.display()), error))?;
     let bundle = bundle.canonicalize().map_err(|error| OciError::io(format!("--bundle {}", bundle.display()), error))?;
-    builder(invocation, id, io)?
+    let config = bundle.join("config.json");
+    let spec = Spec::load(&config).map_err(|error| OciError::Input { path: config.display().to_string(), reason: error.to_string() })?;
+    let systemd = cgroup_driver(invocation, &spec)?;
+    let mut container = builder(invocation, id, io)?
         .as_init(&bundle)
-        .with_systemd(invocation.systemd_cgroup)
+        .with_systemd(systemd)
         .with_detach(true)
         .build()
         .map_err(|error| OciError::runtime("create", error))?;
-    Ok(())
+    confine_devices(&container, &spec).map_err(|error| {
+        // Unconfined it must not stay.
+        let undone = container.delete(true);
+        tracing::debug!(?undone, "container deleted because its devices could not be confined");
+        OciError::io("confining the container's devices", error)
+    })
+}
+
+/// Whether systemd makes the cgroup: the caller says so, or the path has its form `slice:prefix:name`.
+fn cgroup_driver(invocation: &Invocation, spec: &Spec) -> Result<bool, OciError> {
+    let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
+    let path = path.map(Path::to_string_lossy).unwrap_or_default();
+    let systemd_form = path.split(':').count() == 3 && !path.starts_with('/');
+    let refused = |reason: &str| Err(OciError::Input { path: "linux.cgroupsPath".into(), reason: format!("{path:?} {reason}") });
+    if invocation.systemd_cgroup && !systemd_form && !path.is_empty() {
+        return refused("must have the form SLICE:PREFIX:NAME for the systemd cgroup driver");
+    }
+    if systemd_form && !Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        return refused("has systemd's form, which needs cgroup v2: use the cgroupfs driver on this host");
+    }
+    Ok(systemd_form || invocation.systemd_cgroup)
+}
+
+fn confine_devices(container: &Container, spec: &Spec) -> std::io::Result<()> {
+    let pid = container.pid().ok_or_else(|| std::io::Error::other("the container has no process"))?;
+    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    let rules = resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
+    devices::confine(pid.as_raw(), rules)
 }
 
 /// What create and exec have in common.
@@ -30,4 +63,26 @@ pub fn builder(invocation: &Invocation, id: &str, io: &ProcessIo) -> Result<Cont
         .and_then(|builder| builder.with_pid_file(io.pid_file.as_ref()))
         .map(|builder| builder.with_console_socket(io.console_socket.as_ref()).with_preserved_fds(io.preserve_fds))
         .map_err(|error| OciError::runtime("arguments", error))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn driver(path: &str, systemd_cgroup: bool) -> Result<bool, OciError> {
+        let mut invocation = super::super::args::parse(vec!["create".into(), "x".into()]).unwrap();
+        invocation.systemd_cgroup = systemd_cgroup;
+        let spec = serde_json::json!({ "ociVersion": "1.0.2", "linux": { "cgroupsPath": path } });
+        cgroup_driver(&invocation, &serde_json::from_value(spec).unwrap())
+    }
+
+    #[test]
+    fn the_form_of_the_path_names_the_driver() {
+        assert!(!driver("/kubepods/pod1/c", false).unwrap());
+        assert!(!driver("/a:b:c", false).unwrap());
+        assert!(driver("/kubepods/pod1/c", true).is_err());
+        let unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+        assert_eq!(driver("kubepods-pod1.slice:aurae:c", false).is_ok_and(|systemd| systemd), unified);
+    }
 }

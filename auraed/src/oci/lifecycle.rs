@@ -5,6 +5,7 @@ use std::path::Path;
 use libcgroups::common::{CgroupConfig, CgroupManager, ControllerOpt};
 use libcontainer::container::{Container, State};
 use libcontainer::signal::Signal;
+use oci_spec::runtime::LinuxResources;
 
 use super::OciError;
 use super::args::Invocation;
@@ -57,6 +58,11 @@ pub fn update(invocation: &Invocation, id: &str, resources: &Path) -> Result<(),
         .map_err(|error| OciError::io(format!("--resources {}", resources.display()), error))?;
     let resources = serde_json::from_str(&text)
         .map_err(|error| OciError::Input { path: format!("--resources {}", resources.display()), reason: error.to_string() })?;
+    let resources: LinuxResources = resources;
+    let unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    if unified && resources.devices().as_ref().is_some_and(|rules| !rules.is_empty()) {
+        return Err(OciError::Input { path: "devices".into(), reason: "cannot be changed once a container exists on cgroup v2".into() });
+    }
     let config = container.spec().map_err(|error| OciError::runtime("loading the container's config", error))?;
     let cgroup = CgroupConfig {
         cgroup_path: config.cgroup_path,

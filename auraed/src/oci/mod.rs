@@ -13,6 +13,7 @@ use std::process::ExitCode;
 
 mod args;
 mod create;
+mod devices;
 mod exec;
 mod features;
 mod lifecycle;
