@@ -1,6 +1,8 @@
 import { existsSync } from "node:fs";
-import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
+import { readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+
+import { makeCgroup } from "../harness/cgroup.ts";
 
 const root = "/sys/fs/cgroup";
 
@@ -20,7 +22,8 @@ export class CpuAccount {
 
   static async open(parent: string, daemonPid: number): Promise<CpuAccount> {
     const dir = join(await hierarchy(), parent);
-    await mkdir(join(dir, "daemon"), { recursive: true });
+    await makeCgroup(`${parent}/daemon`);
+    await makeCgroup(`${parent}/pods`);
     await writeFile(join(dir, "daemon", "cgroup.procs"), String(daemonPid));
     return new CpuAccount(dir, `${parent}/pods`);
   }

@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs";
-import { readdir, readFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 
 const root = "/sys/fs/cgroup";
@@ -33,4 +33,17 @@ export async function cgroupDirs(cgroup: string): Promise<string[]> {
     found.add(dir);
   }
   return [...found].sort((left, right) => right.length - left.length);
+}
+
+/** Makes a cgroup in every hierarchy, as the kubelet does for a pod. */
+export async function makeCgroup(cgroup: string): Promise<void> {
+  for (const hierarchy of existsSync(join(root, "cgroup.procs")) ? [""] : await readdir(root)) {
+    if (!existsSync(join(root, hierarchy, "cgroup.procs"))) continue;
+    const dir = join(root, hierarchy, cgroup);
+    await mkdir(dir, { recursive: true });
+    // A v1 cpuset takes no process before it has CPUs and memory.
+    for (const name of hierarchy === "cpuset" ? ["cpuset.cpus", "cpuset.mems"] : []) {
+      await writeFile(join(dir, name), await readFile(join(root, hierarchy, name)));
+    }
+  }
 }

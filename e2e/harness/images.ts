@@ -40,11 +40,14 @@ export async function standardImages(): Promise<readonly PublishedImage[]> {
     single("layers", buildImage({ layers: [base, ...whiteoutLayers], settings: { Cmd: ["sh"] } })),
     { name: "multi", tag: "1", ...index, images: [foreign, native] },
     single("other", buildImage({ layers: [base, layer([file("marker", "other")])], settings: { Cmd: ["sh"] } })),
-    single("pause", buildImage({ layers: [base, layer([file("marker", "pause")])], settings: { Entrypoint: ["/bin/sleep", "infinity"] } })),
+    single("pause", buildImage({ layers: [base, layer([file("marker", "pause")])], settings: { Entrypoint: pauseCommand } })),
   ];
 }
 
 export const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/** Not `sleep`: in a pod's namespace the first process would be found by who looks for a `sleep` of his own. */
+const pauseCommand = ["/bin/tail", "-f", "-s", "86400", "/dev/null"];
 
 const customSettings = {
   User: "app",

@@ -28,6 +28,12 @@ export async function takeNetworkSlot(): Promise<NetworkSlot> {
   throw new Error("no free network slot: 250 test runs at once?");
 }
 
+/** The right to do what only one test run on this machine can do at a time, until disposed; undefined while another has it. */
+export async function takeMachineLock(name: string): Promise<Disposable | undefined> {
+  const lock = await listenAbstract(`\0aurae-cri-e2e-${name}`);
+  return lock && { [Symbol.dispose]: () => void lock.close() };
+}
+
 async function listenAbstract(name: string): Promise<Server | undefined> {
   const { promise, resolve } = Promise.withResolvers<Server | undefined>();
   const server = createServer();

@@ -1,6 +1,7 @@
-import { mkdir, mkdtemp, writeFile } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { makeCgroup } from "./cgroup.ts";
 import type { NetworkSlot } from "./ports.ts";
 import { takeNetworkSlot } from "./ports.ts";
 
@@ -22,6 +23,8 @@ export interface Prefix {
 /** A short path, because a unix socket's holds 107 bytes. */
 export async function createPrefix(): Promise<Prefix> {
   const dir = await mkdtemp(join(tmpdir(), "ae2e-"));
+  // As the directories above a runtime's own are: root of a user namespace must reach its root file system.
+  await chmod(dir, 0o755);
   const network = await takeNetworkSlot();
   const prefix: Prefix = {
     dir,
@@ -36,6 +39,7 @@ export async function createPrefix(): Promise<Prefix> {
   };
   for (const path of [prefix.rootDir, prefix.stateDir, prefix.cniConfDir, prefix.hostsDir, prefix.logsDir])
     await mkdir(path, { recursive: true });
+  await makeCgroup(prefix.cgroupParent);
   await writeFile(join(prefix.cniConfDir, "10-e2e.conflist"), JSON.stringify(networkList(prefix), undefined, 2));
   return prefix;
 }

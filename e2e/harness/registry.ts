@@ -69,13 +69,19 @@ export class Registry implements AsyncDisposable {
     return image;
   }
 
+  /** Pushes an image that `reference` then knows by its name. */
   async publish(image: PublishedImage): Promise<void> {
+    await this.push(image);
+    this.#published.set(image.name, image);
+  }
+
+  /** Pushes an image of which several tags or a standard image of the same name may exist. */
+  async push(image: PublishedImage): Promise<void> {
     for (const built of image.images) {
       for (const blob of built.blobs) await this.#upload(image.name, blob.bytes);
       await this.#putManifest(image.name, built.manifest.digest, built.mediaType, built.manifest.bytes);
     }
     await this.#putManifest(image.name, image.tag, image.mediaType, image.manifest.bytes);
-    this.#published.set(image.name, image);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

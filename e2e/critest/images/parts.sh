@@ -85,6 +85,7 @@ collect_nginx() {
   apt download nginx libc6 libcrypt1 libpcre2-8-0 libssl3 zlib1g
   for file in ./*.deb; do
     dpkg-deb -x "$file" root
+    # shellcheck disable=SC2016  # dpkg's variables
     dpkg-deb -W --showformat='${Package} ${Version}\n' "$file" >>"$temporary/parts/versions"
   done
   mkdir -p "$temporary/parts/nginx/usr/sbin" "$temporary/parts/nginx/usr/lib"
