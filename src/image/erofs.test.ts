@@ -10,8 +10,8 @@ import { gzipSync, zstdCompressSync } from "node:zlib";
 
 import { sha256Of } from "./digest.ts";
 import { buildLayer, type LayerResult } from "./layer-build.ts";
-import { TarReader } from "./tar-reader.ts";
 import { type FixtureEntry, longOf, tarOf } from "./tar-fixture.ts";
+import { TarReader } from "./tar-reader.ts";
 
 const run = promisify(execFile);
 

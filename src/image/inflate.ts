@@ -4,7 +4,8 @@ import { createGunzip, createZstdDecompress } from "node:zlib";
 import { malformed } from "./errors.ts";
 import { isZstd, splitFrames } from "./zstd-frames.ts";
 
-const CHUNK_BYTES = 256 << 10;
+/** Room for the decompressor to run ahead on its own thread while this one hashes and writes. */
+const decoderOptions = { chunkSize: 256 << 10, highWaterMark: 2 << 20 };
 
 type Decoder = ReturnType<typeof createGunzip> | ReturnType<typeof createZstdDecompress>;
 
@@ -21,8 +22,8 @@ export async function* inflate(source: AsyncGenerator<Buffer>): AsyncGenerator<B
     head = head.length === 0 ? value : Buffer.concat([head, value]);
   }
   const whole = prepend(head, source);
-  if (head[0] === 0x1f && head[1] === 0x8b) yield* through(createGunzip({ chunkSize: CHUNK_BYTES }), whole);
-  else if (isZstd(head)) yield* through(createZstdDecompress({ chunkSize: CHUNK_BYTES }), splitFrames(whole));
+  if (head[0] === 0x1f && head[1] === 0x8b) yield* through(createGunzip(decoderOptions), whole);
+  else if (isZstd(head)) yield* through(createZstdDecompress(decoderOptions), splitFrames(whole));
   else yield* whole;
 }
 

@@ -9,8 +9,8 @@ import {
   type Descriptor,
   formatPlatform,
   manifestError,
-  parseManifest,
   type Platform,
+  parseManifest,
   platformFits,
 } from "./manifest.ts";
 import type { Repository } from "./registry.ts";

@@ -1,7 +1,7 @@
 import { sleep } from "../lib/abort.ts";
 import { backoffMs } from "../lib/retry.ts";
 import type { PullCredentials } from "../runtime/ports.ts";
-import { type Secret, parseChallenges, secretFor } from "./auth.ts";
+import { parseChallenges, type Secret, secretFor } from "./auth.ts";
 import { type Digest, sha256Of } from "./digest.ts";
 import { digestMismatch, ImageError } from "./errors.ts";
 import { type Capability, type Endpoint, isLoopback } from "./hosts.ts";

@@ -1,7 +1,7 @@
 import { malformed, overLimit } from "./errors.ts";
+import { describeEntry, type TarEntry } from "./tar-entry.ts";
 import { parseHeader, TAR_BLOCK, type TarHeader } from "./tar-header.ts";
 import { type PaxRecords, parsePax } from "./tar-pax.ts";
-import { describeEntry, type TarEntry } from "./tar-entry.ts";
 import { checkExtents, gnuExtension, gnuExtents, paxExtents, type SparseExtent, SparseMapReader } from "./tar-sparse.ts";
 
 /** What an archive says, in order. `data` and `hole` belong to the last `entry`, and `endEntry` closes it. */
