@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup proto build fmt check test unit e2e full bench demo clean
+.PHONY: help setup proto build fmt check test unit e2e critest full bench demo clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -33,6 +33,10 @@ unit: build ## Unit tests alone
 e2e: build ## End-to-end tests alone
 	@tools/peers.sh crictl
 	@tools/run.sh node tools/test.ts e2e
+
+critest: build ## The conformance suite per handler beside containerd; the table goes to build/critest/
+	@tools/peers.sh
+	@tools/run.sh node e2e/critest/run.ts --runtime aurae-cri --runtime containerd
 
 full: check test demo ## What must hold before a release: check, test, demo
 

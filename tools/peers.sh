@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # peers.sh [NAME...]: builds the pinned programs that tests and benchmarks drive or compare with, into the cache, and links them
 # as build/peers/bin/NAME and build/peers/cni/NAME.
-# Names: crictl critest containerd runc cni-plugins; without one, all of them. Each has a module of its own in tools/peers, whose go.sum is the pin.
+# Names: crictl critest ginkgo containerd runc cni-plugins; without one, all of them. Each has a module of its own in tools/peers, whose go.sum is the pin.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=tools/env.sh
@@ -11,7 +11,7 @@ export GOFLAGS="-mod=readonly -trimpath -buildvcs=false" GOWORK=off
 
 main() {
   local name
-  [ $# -gt 0 ] || set -- crictl critest containerd runc cni-plugins
+  [ $# -gt 0 ] || set -- crictl critest ginkgo containerd runc cni-plugins
   mkdir -p "$cache/peers" build/peers/{bin,cni}
   for name in "$@"; do peer "$name"; done
   done_step
@@ -28,6 +28,10 @@ peer() {
       linker="-X sigs.k8s.io/cri-tools/pkg/version.Version=1.36.0"
       build "$1" cri-tools 1.36.0 sigs.k8s.io/cri-tools/cmd/critest
       ;;
+    ginkgo)
+      # What critest runs itself by for -parallel; it must be of the version that critest was built with.
+      build "$1" cri-tools 2.28.1 github.com/onsi/ginkgo/v2/ginkgo
+      ;;
     containerd)
       linker="-X github.com/containerd/containerd/v2/version.Version=v2.4.2"
       tags="no_btrfs no_devmapper no_zfs"
@@ -41,7 +45,7 @@ peer() {
     cni-plugins)
       build "$1" cni-plugins 1.9.1 github.com/containernetworking/plugins/plugins/{main/bridge,main/loopback,ipam/host-local,meta/portmap}
       ;;
-    *) die "unknown peer '$1'; known: crictl critest containerd runc cni-plugins" ;;
+    *) die "unknown peer '$1'; known: crictl critest ginkgo containerd runc cni-plugins" ;;
   esac
 }
 

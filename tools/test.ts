@@ -24,7 +24,11 @@ const suites: Readonly<Record<string, readonly Suite[]>> = {
   unit: [
     {
       name: "unit, TypeScript",
-      run: () => runNodeTests(["src/**/*.test.ts", "api/**/*.test.ts", "tools/**/*.test.ts", "e2e/harness/**/*.test.ts"], 2),
+      run: () =>
+        runNodeTests(
+          ["src/**/*.test.ts", "api/**/*.test.ts", "tools/**/*.test.ts", "e2e/harness/**/*.test.ts", "e2e/critest/**/*.test.ts"],
+          2,
+        ),
     },
     { name: "unit, Rust", run: runCargoTests },
   ],
