@@ -10,6 +10,10 @@ use std::time::{Duration, Instant};
 use auraed::api::pod::v0::{self as api};
 use auraed::api::supervisor::v0::{self as supervisor};
 use harness::{AURAED, ORDINARY, TestPod};
+use api::stream_input::Input;
+use api::stream_output::Output;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
 #[tokio::test]
@@ -291,5 +295,234 @@ async fn one_auraed_for_a_directory() {
     assert!(String::from_utf8_lossy(&second.stderr).contains("another auraed serves"), "{second:?}");
     assert_eq!(fs::metadata(pod.path("auraed.sock")).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(fs::read_to_string(pod.path("auraed.pid")).unwrap(), pod.process.id().to_string());
+    pod.end().await;
+}
+
+fn exec_start(command: &[&str], terminal: bool, stdin: bool) -> api::StreamInput {
+    let start = api::ExecStart {
+        container_id: "c".into(),
+        command: command.iter().map(|word| (*word).to_owned()).collect(),
+        terminal,
+        stdin,
+        stdout: true,
+        stderr: !terminal,
+        size: Some(api::TerminalSize { width: 91, height: 17 }),
+    };
+    input(Input::Start(start))
+}
+
+fn input(input: Input) -> api::StreamInput {
+    api::StreamInput { input: Some(input) }
+}
+
+/// Everything a stream brings until it ends.
+async fn collect(mut outputs: tonic::Streaming<api::StreamOutput>) -> (Vec<u8>, Vec<u8>, Option<i32>) {
+    let (mut stdout, mut stderr, mut code) = (Vec::new(), Vec::new(), None);
+    while let Some(message) = outputs.message().await.unwrap() {
+        match message.output.unwrap() {
+            Output::Stdout(bytes) => stdout.extend_from_slice(&bytes),
+            Output::Stderr(bytes) => stderr.extend_from_slice(&bytes),
+            Output::ExitCode(exit) => code = Some(exit),
+            Output::Started(_) => assert!(stdout.is_empty() && code.is_none()),
+        }
+    }
+    (stdout, stderr, code)
+}
+
+#[tokio::test]
+async fn exec_streams_both_ways() {
+    let mut pod = TestPod::new().await;
+    pod.run("c", "sleep 1000").await;
+    let (sender, receiver) = mpsc::channel(64);
+    sender.send(exec_start(&["/bin/sh", "-c", "cat; echo err >&2; exit 5"], false, true)).await.unwrap();
+    let outputs = pod.pod.exec(ReceiverStream::new(receiver)).await.unwrap().into_inner();
+    let reading = tokio::spawn(collect(outputs));
+    let data = vec![b'z'; 32 * 1024];
+    for _ in 0..64 {
+        sender.send(input(Input::Stdin(data.clone().into()))).await.unwrap();
+    }
+    sender.send(input(Input::StdinClose(api::StdinClose {}))).await.unwrap();
+    let (stdout, stderr, code) = reading.await.unwrap();
+    assert_eq!((stdout.len(), &stderr[..], code), (64 * 32 * 1024, &b"err\n"[..], Some(5)));
+    pod.end().await;
+}
+
+#[tokio::test]
+async fn exec_on_a_terminal() {
+    let mut pod = TestPod::new().await;
+    pod.run("c", "sleep 1000").await;
+    let (sender, receiver) = mpsc::channel(4);
+    sender.send(exec_start(&["/bin/sh", "-c", "stty size; read line; stty size; echo got $line $TERM"], true, true)).await.unwrap();
+    let mut outputs = pod.pod.exec(ReceiverStream::new(receiver)).await.unwrap().into_inner();
+    let mut text = String::new();
+    let mut fed = false;
+    while let Some(message) = outputs.message().await.unwrap() {
+        if let Some(Output::Stdout(bytes)) = message.output {
+            text.push_str(&String::from_utf8_lossy(&bytes));
+        }
+        if text.contains("17 91") && !fed {
+            fed = true;
+            sender.send(input(Input::Resize(api::TerminalSize { width: 60, height: 20 }))).await.unwrap();
+            sender.send(input(Input::Stdin(b"word\n".to_vec().into()))).await.unwrap();
+        }
+    }
+    assert!(text.contains("20 60") && text.contains("got word xterm"), "{text:?}");
+    pod.end().await;
+}
+
+#[tokio::test]
+async fn a_lost_client_hangs_its_terminal_up() {
+    let mut pod = TestPod::new().await;
+    pod.run("c", "sleep 1000").await;
+    let (sender, receiver) = mpsc::channel(4);
+    sender.send(exec_start(&["/bin/sh", "-c", "sleep 555"], true, true)).await.unwrap();
+    let mut outputs = pod.pod.exec(ReceiverStream::new(receiver)).await.unwrap().into_inner();
+    outputs.message().await.unwrap();
+    assert_eq!(pod.exec("c", "ps | grep -c '[s]leep 555'", 0).await.unwrap().exit_code, 0);
+    drop((sender, outputs));
+    let deadline = Instant::now() + Duration::from_secs(8);
+    while pod.exec("c", "ps | grep -q '[s]leep 555'", 0).await.unwrap().exit_code == 0 {
+        assert!(Instant::now() < deadline, "the process stays");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    pod.end().await;
+}
+
+fn attach(stdin: bool) -> api::StreamInput {
+    input(Input::Attach(api::AttachStart { container_id: "c".into(), stdin, stdout: true, stderr: true }))
+}
+
+#[tokio::test]
+async fn attached_clients_share_the_streams() {
+    let mut pod = TestPod::new().await;
+    pod.create_with("c", &["/bin/sh", "-c", "cat; echo end >&2"], |_, io| (io.stdin, io.stdin_once) = (true, true)).await.unwrap();
+    pod.start("c").await;
+    let (sender, receiver) = mpsc::channel(4);
+    let (watcher, watched) = mpsc::channel(4);
+    watcher.send(attach(false)).await.unwrap();
+    let watching = tokio::spawn(collect(pod.pod.attach(ReceiverStream::new(watched)).await.unwrap().into_inner()));
+    sender.send(attach(true)).await.unwrap();
+    let typing = tokio::spawn(collect(pod.pod.attach(ReceiverStream::new(receiver)).await.unwrap().into_inner()));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    sender.send(input(Input::Stdin(b"hello\n".to_vec().into()))).await.unwrap();
+    sender.send(input(Input::StdinClose(api::StdinClose {}))).await.unwrap();
+    let seen = (b"hello\n".to_vec(), b"end\n".to_vec(), None);
+    assert_eq!(typing.await.unwrap(), seen);
+    assert_eq!(watching.await.unwrap(), seen);
+    assert_eq!(pod.exit("c").await.code, 0);
+    // The log has it all the same.
+    assert_eq!(pod.records("c").len(), 2);
+    pod.end().await;
+}
+
+#[tokio::test]
+async fn a_slow_attached_client_is_let_go_and_stalls_nobody() {
+    let mut pod = TestPod::new().await;
+    pod.create_with("c", &["/bin/sh", "-c", "read go; yes 0123456789 | head -n 400000; exit 4"], |_, io| io.stdin = true).await.unwrap();
+    pod.start("c").await;
+    let (sender, receiver) = mpsc::channel(4);
+    sender.send(attach(true)).await.unwrap();
+    let mut outputs = pod.pod.attach(ReceiverStream::new(receiver)).await.unwrap().into_inner();
+    sender.send(input(Input::Stdin(b"go\n".to_vec().into()))).await.unwrap();
+    // Nothing is read from the stream meanwhile.
+    assert_eq!(pod.exit("c").await.code, 4);
+    let mut end = None;
+    while end.is_none() {
+        match outputs.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("ended as if nothing was missing"),
+            Err(status) => end = Some(status.code()),
+        }
+    }
+    assert_eq!(end, Some(Code::ResourceExhausted));
+    pod.end().await;
+}
+
+#[tokio::test]
+async fn ports_are_forwarded_to_the_pods_loopback() {
+    use api::port_forward_input::Input as In;
+    use api::port_forward_output::Output as Out;
+    let mut pod = TestPod::new().await;
+    pod.run("c", "nc -l -p 8080 -e cat").await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let message = |input| api::PortForwardInput { input: Some(input) };
+    let (sender, receiver) = mpsc::channel(4);
+    sender.send(message(In::Dial(api::Dial { port: 9 }))).await.unwrap();
+    let refused = pod.pod.port_forward(ReceiverStream::new(receiver)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+    let (sender, receiver) = mpsc::channel(4);
+    sender.send(message(In::Dial(api::Dial { port: 8080 }))).await.unwrap();
+    let mut outputs = pod.pod.port_forward(ReceiverStream::new(receiver)).await.unwrap().into_inner();
+    assert!(matches!(outputs.message().await.unwrap().unwrap().output, Some(Out::Connected(_))));
+    sender.send(message(In::Data(b"ping".to_vec().into()))).await.unwrap();
+    sender.send(message(In::HalfClose(api::HalfClose {}))).await.unwrap();
+    let (mut data, mut half_closed) = (Vec::new(), false);
+    while let Some(message) = outputs.message().await.unwrap() {
+        match message.output.unwrap() {
+            Out::Data(bytes) => data.extend_from_slice(&bytes),
+            Out::HalfClose(_) => half_closed = true,
+            Out::Connected(_) => panic!("connected twice"),
+        }
+    }
+    assert_eq!((&data[..], half_closed), (&b"ping"[..], true));
+    pod.end().await;
+}
+
+#[tokio::test]
+async fn stats_of_the_pod_and_its_containers() {
+    let mut pod = TestPod::new().await;
+    let script = "dd if=/dev/zero of=/file bs=1024 count=200 2>/dev/null; i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; sleep 1000";
+    pod.create_with("c", &["/bin/sh", "-c", script], |spec, _| spec["linux"]["resources"] = serde_json::json!({ "memory": { "limit": 64 << 20 } })).await.unwrap();
+    pod.start("c").await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let stats = pod.pod.stats(api::StatsRequest::default()).await.unwrap().into_inner();
+    let (whole, container) = (stats.pod.unwrap(), &stats.containers[0]);
+    assert_eq!(container.container_id, "c");
+    assert!(container.cpu.as_ref().unwrap().usage_core_ns > 1_000_000);
+    assert!(container.process_count >= 1);
+    let memory = container.memory.as_ref().unwrap();
+    assert!(memory.usage_bytes > 0 && memory.working_set_bytes <= memory.usage_bytes && memory.page_faults > 0);
+    assert_eq!(memory.limit_bytes, 64 << 20);
+    let layer = container.writable_layer.as_ref().unwrap();
+    assert!(layer.used_bytes >= 200 << 10 && layer.inodes_used >= 2, "{layer:?}");
+    assert!(whole.cpu.unwrap().usage_core_ns >= container.cpu.as_ref().unwrap().usage_core_ns);
+    assert!(whole.timestamp_ns > 0 && whole.interfaces.is_empty());
+    pod.end().await;
+}
+
+#[tokio::test]
+async fn limits_change_together_or_not_at_all() {
+    let mut pod = TestPod::new().await;
+    pod.run("c", "sleep 1000").await;
+    let limit = |pod: &TestPod| {
+        let base = harness::cgroups_named(&pod.name).into_iter().find(|path| path.ends_with("c") && path.to_str().unwrap().contains("/memory/"));
+        let cpu = harness::cgroups_named(&pod.name).into_iter().find(|path| path.ends_with("c") && path.starts_with("/sys/fs/cgroup/cpu/"));
+        (base.map(|path| fs::read_to_string(path.join("memory.limit_in_bytes")).unwrap()), cpu.map(|path| fs::read_to_string(path.join("cpu.shares")).unwrap()))
+    };
+    let update = |text: serde_json::Value| api::UpdateContainerRequest { container_id: "c".into(), oci_resources: text.to_string().into_bytes().into() };
+    pod.pod.update_container(update(serde_json::json!({ "memory": { "limit": 32 << 20 }, "cpu": { "shares": 512 } }))).await.unwrap();
+    if limit(&pod).0.is_none() {
+        return drop(pod.end().await);
+    }
+    assert_eq!(limit(&pod), (Some("33554432\n".into()), Some("512\n".into())));
+    let refused = pod.pod.update_container(update(serde_json::json!({ "cpu": { "shares": 256, "cpus": "4096" }, "memory": { "limit": 48 << 20 } }))).await;
+    assert!(refused.is_err());
+    assert_eq!(limit(&pod), (Some("33554432\n".into()), Some("512\n".into())));
+    assert_eq!(pod.pod.update_container(update(serde_json::json!([]))).await.unwrap_err().code(), Code::InvalidArgument);
+    pod.end().await;
+}
+
+#[tokio::test]
+async fn a_user_namespace_owns_the_pods_other_namespaces() {
+    let mapping = vec![supervisor::IdMapping { container_id: 0, host_id: 100_000, size: 65_536 }];
+    let pod = TestPod::with(ORDINARY, |request| {
+        request.uid_mappings.clone_from(&mapping);
+        request.gid_mappings = mapping;
+        request.sysctls = [("net.ipv4.ip_unprivileged_port_start", "0")].map(|(key, value)| (key.into(), value.into())).into();
+    })
+    .await;
+    assert!(pod.made.user_path.ends_with("/ns/user"));
+    let shm = fs::metadata(pod.path("shm")).unwrap();
+    assert_eq!((shm.uid(), shm.gid()), (100_000, 100_000));
     pod.end().await;
 }

@@ -20,6 +20,11 @@ impl ContainerCgroup {
         Ok(Self { directories })
     }
 
+    /// Of the pod as a whole.
+    pub fn at(directories: Vec<(Hierarchy, PathBuf)>) -> Self {
+        Self { directories }
+    }
+
     /// The directory of a v1 controller, else the v2 directory when v2 is all there is.
     pub fn controller(&self, name: &str) -> Option<&Path> {
         let v1 = self.directories.iter().find(|(hierarchy, _)| hierarchy.has(name));

@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{CgroupError, Hierarchies, HierarchyKind, below, checked_path, procs, systemd};
+use super::{CgroupError, Hierarchies, Hierarchy, HierarchyKind, below, checked_path, procs, systemd};
 
 /// How names of cgroups are meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub struct PodLeaf {
     /// What we made, in that order.
     made: Vec<PathBuf>,
     /// The pod's cgroup in each hierarchy.
-    pod: Vec<PathBuf>,
+    pod: Vec<(Hierarchy, PathBuf)>,
     /// Remove the pod's cgroup with everything the OCI runtime left in it.
     owned: bool,
 }
@@ -46,10 +46,10 @@ impl PodLeaf {
             Driver::Systemd => systemd::expand_slice(&spec.parent)?,
         };
         let leaf_name = checked_path(&spec.leaf)?;
-        let pod: Vec<PathBuf> = hierarchies.iter().map(|hierarchy| below(&hierarchy.mount, &parent)).collect();
+        let pod: Vec<_> = hierarchies.iter().map(|hierarchy| (hierarchy.clone(), below(&hierarchy.mount, &parent))).collect();
         let origins = hierarchies.directories_of(std::process::id())?.into_iter().map(|(_, path)| path).collect();
         let mut leaf = Self { origins, made: Vec::new(), pod: pod.clone(), owned: spec.owned };
-        let entered = hierarchies.iter().zip(&pod).try_for_each(|(hierarchy, pod)| {
+        let entered = pod.iter().try_for_each(|(hierarchy, pod)| {
             let directory = pod.join(&leaf_name);
             leaf.make(&hierarchy.mount, &directory, &hierarchy.kind)?;
             procs::join(&directory, 0)
@@ -64,7 +64,7 @@ impl PodLeaf {
     }
 
     /// The pod's cgroup in each hierarchy.
-    pub fn pod_directories(&self) -> &[PathBuf] {
+    pub fn pod_directories(&self) -> &[(Hierarchy, PathBuf)] {
         &self.pod
     }
 
@@ -81,7 +81,7 @@ impl PodLeaf {
             }
         }
         if self.owned {
-            for directory in &self.pod {
+            for (_, directory) in &self.pod {
                 if let Err(error) = procs::remove_tree(directory) {
                     tracing::warn!(%error, "the pod's cgroup stays");
                 }

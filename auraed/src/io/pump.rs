@@ -7,10 +7,12 @@
 //! An attached client whose queue is full is let go: it stalls neither the container nor the log nor the others.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use prost::bytes::Bytes;
 use thiserror::Error;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
@@ -44,6 +46,8 @@ pub struct Subscriber {
     pub stdout: bool,
     pub stderr: bool,
     pub chunks: mpsc::Sender<Chunk>,
+    /// Set before it is let go for being behind.
+    pub lagged: Arc<AtomicBool>,
 }
 
 enum Command {
@@ -187,7 +191,7 @@ impl Pumping {
         }
         if !self.subscribers.is_empty() {
             let chunk = Chunk { stream: which, bytes: Bytes::copy_from_slice(bytes) };
-            self.subscribers.retain(|subscriber| !subscriber.wants(which) || subscriber.chunks.try_send(chunk.clone()).is_ok());
+            self.subscribers.retain(|subscriber| !subscriber.wants(which) || subscriber.take(chunk.clone()));
         }
     }
 
@@ -210,6 +214,18 @@ impl Pumping {
 }
 
 impl Subscriber {
+    /// `false` when it is to be let go.
+    fn take(&self, chunk: Chunk) -> bool {
+        match self.chunks.try_send(chunk) {
+            Ok(()) => true,
+            Err(TrySendError::Full(_)) => {
+                self.lagged.store(true, Ordering::Relaxed);
+                false
+            }
+            Err(TrySendError::Closed(_)) => false,
+        }
+    }
+
     fn wants(&self, which: OutputStream) -> bool {
         match which {
             OutputStream::Stdout => self.stdout,

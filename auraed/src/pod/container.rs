@@ -13,7 +13,7 @@
 use std::fs::{self, DirBuilder};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ use super::Shared;
 use super::children::{Child, Exited};
 use super::errors::PodError;
 use super::journal::{Exit, Kind, Phase, View};
+use super::usage::CachedUsage;
 use crate::cgroup::container::ContainerCgroup;
 use crate::io::log_file::LogFile;
 use crate::io::pump::{Pump, PumpSubscription};
@@ -67,6 +68,9 @@ pub struct Live {
     pub stdin: Option<Stdin>,
     pub stdin_once: bool,
     pub terminal: Option<Arc<AsyncStream>>,
+    /// The overlay's upper directory and how much is in it.
+    pub upper: PathBuf,
+    pub usage: CachedUsage,
 }
 
 pub enum Request {
@@ -233,6 +237,8 @@ impl Container {
             stdin,
             stdin_once: spec.stdin_once,
             terminal,
+            upper: self.rootfs.as_ref().map(|(request, _)| Path::new(&request.scratch_path).join("upper")).unwrap_or_default(),
+            usage: CachedUsage::default(),
         };
         Ok(Process { child, pump, live })
     }

@@ -25,8 +25,10 @@ pub enum PodError {
     ShuttingDown,
     #[error("the command did not end within {timeout_ms} ms and was killed")]
     Timeout { timeout_ms: u64 },
-    #[error("{behind} events were missed: the reader must start from the snapshot of ListContainers")]
-    BadEventNumber { behind: u64 },
+    #[error("the client fell too far behind the container's output and was let go")]
+    SlowReader,
+    #[error("nothing answers on port {port} of the pod: {source}")]
+    Dial { port: u16, source: std::io::Error },
     #[error("container {id} could not be killed")]
     Unkillable { id: String },
     #[error("could not {action}: {source}")]

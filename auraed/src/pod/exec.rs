@@ -23,7 +23,7 @@ use crate::io::stdio::{self, AsyncStream, Streams};
 use crate::io::terminal::ConsoleSocket;
 
 /// How long output may still come after the command has ended: a background child may hold the pipes for ever.
-const OUTPUT_DRAIN: Duration = Duration::from_millis(200);
+pub const OUTPUT_DRAIN: Duration = Duration::from_millis(200);
 
 /// Rounds of moving what is left in the background; what forks faster stays with its cgroup.
 const RELEASE_ROUNDS: u32 = 10;

@@ -17,12 +17,17 @@ pub mod errors;
 pub mod exec;
 pub mod journal;
 mod log;
+pub mod network;
 pub mod oci;
+pub mod port_forward;
 pub mod reaper;
 pub mod sandbox;
+pub mod session;
+pub mod stats;
 pub mod supervisor;
 pub mod sysctl;
 mod update;
+pub mod usage;
 
 use std::collections::HashMap;
 use std::fs;
@@ -36,6 +41,7 @@ use tokio::sync::{mpsc, oneshot};
 pub use command::main;
 
 use crate::cgroup::Hierarchies;
+use crate::cgroup::container::ContainerCgroup;
 use children::Children;
 use container::{Container, Reply, Request};
 use errors::PodError;
@@ -49,7 +55,17 @@ pub struct Shared {
     pub oci: OciRuntime,
     pub journal: Journal,
     exits_dir: PathBuf,
+    place: Mutex<Place>,
     containers: Mutex<Containers>,
+}
+
+/// Where the pod is, as far as that differs from where auraed is.
+#[derive(Clone, Default)]
+pub struct Place {
+    /// Its pinned network namespace.
+    pub network: Option<PathBuf>,
+    /// Its cgroup with all containers in it.
+    pub cgroup: Option<ContainerCgroup>,
 }
 
 #[derive(Default)]
@@ -67,12 +83,20 @@ impl Pod {
     pub fn open(dir: &Path, children: Children, hierarchies: Hierarchies, oci: OciRuntime) -> io::Result<Self> {
         let exits_dir = dir.join("exits");
         fs::create_dir_all(&exits_dir)?;
-        let shared = Shared { children, hierarchies, oci, journal: Journal::default(), exits_dir, containers: Mutex::default() };
+        let shared = Shared { children, hierarchies, oci, journal: Journal::default(), exits_dir, place: Mutex::default(), containers: Mutex::default() };
         Ok(Self(Arc::new(shared)))
     }
 
     pub fn shared(&self) -> &Arc<Shared> {
         &self.0
+    }
+
+    pub fn place(&self) -> Place {
+        self.0.place.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set_place(&self, place: Place) {
+        *self.0.place.lock().unwrap_or_else(PoisonError::into_inner) = place;
     }
 
     pub fn journal(&self) -> &Journal {

@@ -17,7 +17,7 @@ use super::children::{Child, Children};
 use super::reaper::{GO, Plan, Report};
 use super::sysctl::{self, SysctlError};
 use crate::cgroup::leaf::{LeafSpec, PodLeaf};
-use crate::cgroup::{CgroupError, Hierarchies};
+use crate::cgroup::{CgroupError, Hierarchies, Hierarchy};
 use crate::sys::{fd, mounts, process};
 
 /// How long making the namespaces may take.
@@ -124,7 +124,7 @@ impl Sandbox {
     }
 
     /// The pod's cgroup in each hierarchy.
-    pub fn cgroup_directories(&self) -> &[PathBuf] {
+    pub fn cgroup_directories(&self) -> &[(Hierarchy, PathBuf)] {
         self.leaf.as_ref().map(PodLeaf::pod_directories).unwrap_or_default()
     }
 

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::Pod;
+use super::{Place, Pod};
 use super::container::Reply;
 use super::errors::PodError;
 use super::journal::Exit;
+use crate::cgroup::container::ContainerCgroup;
 use super::sandbox::{Pins, Sandbox, SandboxSpec};
 
 /// A sandbox as it is answered.
@@ -83,7 +84,10 @@ impl Task {
         }
         if self.sandbox.is_none() {
             let shared = self.pod.shared();
-            self.sandbox = Some(Sandbox::create(spec, &shared.hierarchies, &shared.children, &self.binary).await?);
+            let sandbox = Sandbox::create(spec, &shared.hierarchies, &shared.children, &self.binary).await?;
+            let cgroup = ContainerCgroup::at(sandbox.cgroup_directories().to_vec());
+            self.pod.set_place(Place { network: sandbox.pins.network.clone(), cgroup: Some(cgroup) });
+            self.sandbox = Some(sandbox);
         }
         match &self.sandbox {
             Some(sandbox) => Ok(Made { pins: sandbox.pins.clone(), pid_one: sandbox.pid_one() }),

@@ -1,17 +1,21 @@
 //! The pod contract: containers.
 
 mod acknowledge_events;
+mod attach;
 mod create_container;
 mod delete_container;
 mod events;
+mod exec;
 mod exec_sync;
 mod hello;
 mod list_containers;
+mod port_forward;
 mod prepare_container;
 mod reopen_log;
 mod signal_container;
 mod start_container;
 mod stats;
+mod streams;
 mod update_container;
 
 use std::pin::Pin;
@@ -95,19 +99,19 @@ impl PodService for PodRpc {
 
     type ExecStream = Outgoing<api::StreamOutput>;
 
-    async fn exec(&self, _request: Request<Streaming<api::StreamInput>>) -> Result<Response<Self::ExecStream>, Status> {
-        Err(Status::unimplemented("Exec: not built in yet"))
+    async fn exec(&self, request: Request<Streaming<api::StreamInput>>) -> Result<Response<Self::ExecStream>, Status> {
+        exec::serve(&self.pod, request.into_inner()).await.map(Response::new)
     }
 
     type AttachStream = Outgoing<api::StreamOutput>;
 
-    async fn attach(&self, _request: Request<Streaming<api::StreamInput>>) -> Result<Response<Self::AttachStream>, Status> {
-        Err(Status::unimplemented("Attach: not built in yet"))
+    async fn attach(&self, request: Request<Streaming<api::StreamInput>>) -> Result<Response<Self::AttachStream>, Status> {
+        attach::serve(&self.pod, request.into_inner()).await.map(Response::new)
     }
 
     type PortForwardStream = Outgoing<api::PortForwardOutput>;
 
-    async fn port_forward(&self, _request: Request<Streaming<api::PortForwardInput>>) -> Result<Response<Self::PortForwardStream>, Status> {
-        Err(Status::unimplemented("PortForward: not built in yet"))
+    async fn port_forward(&self, request: Request<Streaming<api::PortForwardInput>>) -> Result<Response<Self::PortForwardStream>, Status> {
+        port_forward::serve(&self.pod, request.into_inner()).await.map(Response::new)
     }
 }
