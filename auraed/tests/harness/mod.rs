@@ -52,7 +52,8 @@ pub async fn connect(dir: &Path) -> Channel {
         let socket = socket.clone();
         async move { UnixStream::connect(socket).await.map(TokioIo::new) }
     });
-    Endpoint::from_static("http://localhost").connect_with_connector(connector).await.unwrap()
+    // A stream that is not read fills its own window: the connection's must have room for the others beside it.
+    Endpoint::from_static("http://localhost").initial_connection_window_size(1 << 24).connect_with_connector(connector).await.unwrap()
 }
 
 impl TestPod {
