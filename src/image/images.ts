@@ -99,7 +99,8 @@ class ImageStore implements ImageRoom {
         this.#pull(reference, request, joined),
       );
     } catch (error) {
-      throw signal.aborted ? abortedError(signal) : error;
+      if (signal.aborted) throw abortedError(signal);
+      throw this.#closed ? closedError() : error;
     }
   }
 
@@ -177,7 +178,12 @@ class ImageStore implements ImageRoom {
     const endpoints = await endpointsOf(reference.domain, this.#options.registryConfigPath);
     const modules = { transport: this.#transport, tokens: this.#tokens };
     const repository = new Repository({ ...this.#options, reference, endpoints, credentials: request.credentials }, modules);
-    const image = await pullImage(repository, this.#layers, { ...this.#options, signal }, (pulled) => this.#commit(reference, pulled));
+    const unchanged = await this.#unchanged(reference, repository, signal);
+    if (unchanged !== undefined) return unchanged;
+    const knownConfig = (id: Digest): string | undefined => this.#images.get(id)?.record.config;
+    const image = await pullImage(repository, this.#layers, { ...this.#options, knownConfig, signal }, (pulled) =>
+      this.#commit(reference, pulled),
+    );
     this.#log.info("image pulled", {
       requestId: request.requestId,
       reference: formatReference(reference),
@@ -186,6 +192,15 @@ class ImageStore implements ImageRoom {
       durationMs: Math.round(performance.now() - startMs),
     });
     return image.id;
+  }
+
+  /** The image of a reference that is here and still means the same. The registry is asked all the same: it decides who may have it. */
+  async #unchanged(reference: Reference, repository: Repository, signal: AbortSignal): Promise<Digest | undefined> {
+    const name = formatReference(reference);
+    if (findImage(this.#images, name) === undefined) return undefined;
+    const digest = await repository.currentDigest({ signal });
+    const image = findImage(this.#images, name);
+    return digest !== undefined && image?.record.digests.includes(`${reference.repository}@${digest}`) ? image.id : undefined;
   }
 
   /** One transaction: the tag leaves the image that had it, and the new one has it. */
@@ -248,6 +263,10 @@ class ImageStore implements ImageRoom {
   }
 
   #checkOpen(): void {
-    if (this.#closed) throw new ImageError({ code: "ERR_IMAGES_CLOSED" }, "the image store is closing");
+    if (this.#closed) throw closedError();
   }
+}
+
+function closedError(): ImageError {
+  return new ImageError({ code: "ERR_IMAGES_CLOSED" }, "the image store is closing");
 }

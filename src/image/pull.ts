@@ -1,5 +1,5 @@
 import { joinSignals } from "../lib/abort.ts";
-import { type Digest, sha256Of } from "./digest.ts";
+import type { Digest } from "./digest.ts";
 import { ImageError } from "./errors.ts";
 import { parseImageConfig } from "./image-config.ts";
 import type { Layers } from "./layers.ts";
@@ -16,6 +16,8 @@ import {
 import type { Repository } from "./registry.ts";
 
 export interface PullOptions {
+  /** The config document of an image that is here. */
+  readonly knownConfig: (id: Digest) => string | undefined;
   readonly platform: Platform;
   readonly maxLayersAtOnce: number;
 }
@@ -50,7 +52,7 @@ export async function pullImage(
 
 async function resolveImage(
   repository: Repository,
-  { platform, signal }: PullOptions & { readonly signal: AbortSignal },
+  { platform, signal, knownConfig }: PullOptions & { readonly signal: AbortSignal },
 ): Promise<ResolvedImage> {
   const top = await repository.manifest(undefined, { signal });
   let manifest = parseManifest(top.body, top.contentType);
@@ -61,8 +63,8 @@ async function resolveImage(
     if (manifest.kind === "index") throw manifestError("an index inside an index is not supported");
   }
   checkRunnable(manifest);
-  const config = await repository.document(manifest.config, { signal });
-  const { diffIds, platform: builtFor } = parseImageConfig(config.toString("utf8"));
+  const config = knownConfig(manifest.config.digest) ?? (await repository.document(manifest.config, { signal })).toString("utf8");
+  const { diffIds, platform: builtFor } = parseImageConfig(config);
   if (builtFor !== undefined && !platformFits(builtFor, platform)) {
     throw new ImageError(
       { code: "ERR_NO_MATCHING_PLATFORM", platform: formatPlatform(platform) },
@@ -74,10 +76,10 @@ async function resolveImage(
   }
   const layers = manifest.layers.map((layer, index) => ({ ...layer, diffId: diffIds[index] ?? layer.digest }));
   return {
-    id: sha256Of(config),
+    id: manifest.config.digest,
     manifestDigest: top.digest,
-    config: config.toString("utf8"),
-    sizeBytes: config.length + layers.reduce((sum, layer) => sum + layer.sizeBytes, 0),
+    config,
+    sizeBytes: Buffer.byteLength(config) + layers.reduce((sum, layer) => sum + layer.sizeBytes, 0),
     layers,
   };
 }

@@ -109,7 +109,7 @@ export class RegistryFixture implements AsyncDisposable {
 
   #answer(request: IncomingMessage, response: ServerResponse): void {
     const path = new URL(request.url ?? "", "http://registry").pathname;
-    this.requests.push(path);
+    this.requests.push(request.method === "HEAD" ? `HEAD ${path}` : path);
     if (this.intercept?.(request, response)) return;
     const [, repository = "", kind, name = ""] = /^\/v2\/(.+)\/(manifests|blobs)\/([^/]+)$/.exec(path) ?? [];
     const found =
@@ -117,6 +117,9 @@ export class RegistryFixture implements AsyncDisposable {
         ? this.#manifests.get(`${repository}/${name}`)
         : { body: this.#blobs.get(name), type: "application/octet-stream" };
     if (found?.body === undefined) response.writeHead(404).end();
-    else response.writeHead(200, { "content-type": found.type, "content-length": found.body.length }).end(found.body);
+    else
+      response
+        .writeHead(200, { "content-type": found.type, "docker-content-digest": sha256Of(found.body), "content-length": found.body.length })
+        .end(found.body);
   }
 }

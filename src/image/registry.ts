@@ -2,7 +2,7 @@ import { sleep } from "../lib/abort.ts";
 import { backoffMs } from "../lib/retry.ts";
 import type { PullCredentials } from "../runtime/ports.ts";
 import { parseChallenges, type Secret, secretFor } from "./auth.ts";
-import { type Digest, sha256Of } from "./digest.ts";
+import { type Digest, isDigest, sha256Of } from "./digest.ts";
 import { digestMismatch, ImageError } from "./errors.ts";
 import { type Capability, type Endpoint, isLoopback } from "./hosts.ts";
 import { type Descriptor, MANIFEST_TYPES } from "./manifest.ts";
@@ -31,6 +31,14 @@ export interface FetchedManifest {
 
 interface Wait {
   readonly signal: AbortSignal;
+}
+
+type Method = "GET" | "HEAD";
+
+interface Ask extends Wait {
+  readonly method: Method;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly authorization: string | undefined;
 }
 
 /** A failed answer that may be asked for again. */
@@ -79,6 +87,26 @@ export class Repository {
     if (endpoints.length === this.#endpoints.length) return undefined;
     const options = { ...this.#options, reference: this.#reference, endpoints, credentials: this.#credentials };
     return new Repository(options, { transport: this.#transport, tokens: this.#tokens });
+  }
+
+  /**
+   * The digest that the reference names at the first endpoint that says so, without the document: registries count that as no pull.
+   * Undefined where it cannot be learned this way.
+   */
+  async currentDigest({ signal }: Wait): Promise<Digest | undefined> {
+    const name = this.#reference.kind === "tag" ? this.#reference.tag : this.#reference.digest;
+    for (const endpoint of this.#endpoints.filter((candidate) => candidate.capabilities.includes("resolve"))) {
+      try {
+        const response = await this.#get(endpoint, `manifests/${name}`, { accept: MANIFEST_TYPES.join(", ") }, signal, "HEAD");
+        await response.discard();
+        const digest = response.header("docker-content-digest") ?? "";
+        if (isDigest(digest)) return digest;
+      } catch (error) {
+        // The request for the document itself follows, and says what is wrong.
+        if (signal.aborted || failureOf(error) === undefined) throw error;
+      }
+    }
+    return undefined;
   }
 
   /** The document that the reference, or a digest out of an index, names. */
@@ -182,32 +210,39 @@ export class Repository {
   }
 
   /** A successful answer, after authentication and redirects. */
-  async #get(endpoint: Endpoint, path: string, headers: Record<string, string>, signal: AbortSignal): Promise<HttpResponse> {
+  async #get(
+    endpoint: Endpoint,
+    path: string,
+    headers: Record<string, string>,
+    signal: AbortSignal,
+    method: Method = "GET",
+  ): Promise<HttpResponse> {
     const url = new URL(`${endpoint.base}/${this.#reference.path}/${path}`);
     if (!endpoint.origin) url.searchParams.set("ns", this.#reference.domain);
     const secret: Secret = secretFor(endpoint, this.#reference.domain, this.#credentials);
     const token = { endpoint, secret, scope: `repository:${this.#reference.path}:pull`, signal };
     const known = this.#tokens.known(token);
-    const first = await this.#follow(endpoint, url, headers, known, signal);
+    const first = await this.#follow(endpoint, url, { method, headers, authorization: known, signal });
     let { response } = first;
     // Only the registry's own challenge is answered, not that of a host it redirected to.
     if (response.status === 401 && first.url.origin === url.origin) {
       await response.discard();
       this.#tokens.forget(token);
       const answer = await this.#tokens.answer(token, parseChallenges(response.header("www-authenticate") ?? ""));
-      if (answer !== undefined) ({ response } = await this.#follow(endpoint, url, headers, answer, signal));
+      if (answer !== undefined) ({ response } = await this.#follow(endpoint, url, { method, headers, authorization: answer, signal }));
     }
     if (response.status === 200 || response.status === 206) return response;
     await response.discard();
     throw new EndpointError(failedAnswer(response, endpoint, this.#reference));
   }
 
-  async #follow(endpoint: Endpoint, start: URL, extra: Record<string, string>, authorization: string | undefined, signal: AbortSignal) {
+  async #follow(endpoint: Endpoint, start: URL, ask: Ask): Promise<{ readonly response: HttpResponse; readonly url: URL }> {
+    const { method, authorization, signal } = ask;
     let url = start;
     let own: Record<string, string> = { ...endpoint.headers, ...(authorization === undefined ? {} : { authorization }) };
     let tls = endpoint.tls;
     for (let hop = 0; ; hop++) {
-      const response = await this.#transport.send({ method: "GET", url, headers: { ...own, ...extra }, tls, signal });
+      const response = await this.#transport.send({ method, url, headers: { ...own, ...ask.headers }, tls, signal });
       const location = [301, 302, 303, 307, 308].includes(response.status) ? response.header("location") : undefined;
       if (location === undefined) return { response, url };
       await response.discard();

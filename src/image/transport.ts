@@ -5,7 +5,7 @@ import { ImageError } from "./errors.ts";
 import type { TlsOptions } from "./hosts.ts";
 
 export interface HttpRequest {
-  readonly method: "GET" | "POST";
+  readonly method: "GET" | "HEAD" | "POST";
   readonly url: URL;
   readonly headers: Readonly<Record<string, string>>;
   readonly body?: string;
