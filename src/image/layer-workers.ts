@@ -87,7 +87,7 @@ export class LayerWorkers implements AsyncDisposable {
       else reject(fromWire(message.error));
     };
     const onDeath = (error: unknown): void => {
-      this.#all.delete(slot);
+      this.#drop(slot);
       reject(
         isOutOfMemory(error) ? overLimit("memory", "its tree does not fit into memory") : (error ?? new Error("the layer thread ended")),
       );
@@ -130,15 +130,23 @@ export class LayerWorkers implements AsyncDisposable {
     });
     const slot: Slot = { worker, idleTimer: undefined };
     this.#all.add(slot);
+    // Also between two jobs, when nobody else listens and an unheard error would end the daemon.
+    worker.on("error", () => this.#drop(slot)).on("exit", () => this.#drop(slot));
     return slot;
+  }
+
+  #drop(slot: Slot): void {
+    clearTimeout(slot.idleTimer);
+    this.#all.delete(slot);
+    const place = this.#idle.indexOf(slot);
+    if (place !== -1) this.#idle.splice(place, 1);
   }
 
   #giveBack(slot: Slot): void {
     // An idle thread keeps nobody from exiting.
     slot.worker.unref();
     slot.idleTimer = setTimeout(() => {
-      this.#idle.splice(this.#idle.indexOf(slot), 1);
-      this.#all.delete(slot);
+      this.#drop(slot);
       void slot.worker.terminate();
     }, this.#options.idleMs);
     slot.idleTimer.unref();

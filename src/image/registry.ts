@@ -262,11 +262,12 @@ export class Repository {
   }
 }
 
-function failedAnswer(response: HttpResponse, endpoint: Endpoint, { repository }: Reference): Failure {
+function failedAnswer(response: HttpResponse, endpoint: Endpoint, reference: Reference): Failure {
+  const { repository } = reference;
   const { status } = response;
   const registry = endpoint.host;
   if (status === 404) {
-    return permanent(new ImageError({ code: "ERR_REGISTRY_NOT_FOUND", registry }, `${repository}: not found at ${registry}`));
+    return permanent(new ImageError({ code: "ERR_REGISTRY_NOT_FOUND", registry }, `${nameOf(reference)}: not found at ${registry}`));
   }
   if (status === 401 || status === 403) {
     const message = `${repository}: ${registry} refuses access (${status}): it does not exist, or needs other credentials`;
