@@ -51,6 +51,14 @@ export async function readMountinfo(): Promise<readonly Mount[]> {
   return parseMountinfo(await readFile("/proc/self/mountinfo", "utf8"));
 }
 
+/** The mount that a path without links lies on: the deepest one above it, and of several at one place the last. */
+export function mountOf(mounts: readonly Mount[], path: string): Mount | undefined {
+  const isAbove = ({ mountPoint }: Mount) => mountPoint === "/" || path === mountPoint || path.startsWith(`${mountPoint}/`);
+  const deepest = (best: Mount | undefined, mount: Mount) =>
+    best !== undefined && best.mountPoint.length > mount.mountPoint.length ? best : mount;
+  return mounts.filter(isAbove).reduce<Mount | undefined>(deepest, undefined);
+}
+
 /** The kernel writes blank, tab, newline, backslash and `#` as octal; each escape is one byte of what may be UTF-8. */
 function unescape(field: string): string {
   if (!field.includes("\\")) return field;

@@ -6,7 +6,7 @@ import { type Digest, isDigest, sha256Of } from "./digest.ts";
 import { digestMismatch, ImageError } from "./errors.ts";
 import { type Capability, type Endpoint, isLoopback } from "./hosts.ts";
 import { type Descriptor, MANIFEST_TYPES } from "./manifest.ts";
-import type { Reference } from "./reference.ts";
+import { formatReference, type Reference } from "./reference.ts";
 import type { Tokens } from "./tokens.ts";
 import { abortedError, type HttpResponse, readBody, type Transport } from "./transport.ts";
 
@@ -263,19 +263,19 @@ export class Repository {
 }
 
 function failedAnswer(response: HttpResponse, endpoint: Endpoint, reference: Reference): Failure {
-  const { repository } = reference;
+  const name = formatReference(reference);
   const { status } = response;
   const registry = endpoint.host;
   if (status === 404) {
-    return permanent(new ImageError({ code: "ERR_REGISTRY_NOT_FOUND", registry }, `${nameOf(reference)}: not found at ${registry}`));
+    return permanent(new ImageError({ code: "ERR_REGISTRY_NOT_FOUND", registry }, `${name}: not found at ${registry}`));
   }
   if (status === 401 || status === 403) {
-    const message = `${repository}: ${registry} refuses access (${status}): it does not exist, or needs other credentials`;
+    const message = `${name}: ${registry} refuses access (${status}): it does not exist, or needs other credentials`;
     return permanent(new ImageError({ code: "ERR_REGISTRY_UNAUTHORIZED", registry }, message));
   }
   const transient = status === 408 || status === 429 || status >= 500;
   const error = transient
-    ? new ImageError({ code: "ERR_REGISTRY_UNAVAILABLE", registry, status }, `${repository}: ${registry} answered ${status}`)
+    ? new ImageError({ code: "ERR_REGISTRY_UNAVAILABLE", registry, status }, `${name}: ${registry} answered ${status}`)
     : responseError(registry, `it answered ${status}`);
   return { error, transient, retryAfterMs: retryAfterMs(response.header("retry-after")) };
 }

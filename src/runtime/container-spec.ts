@@ -3,6 +3,7 @@ import { mkdir, readFile, realpath, stat } from "node:fs/promises";
 import type { PrepareContainerResponse } from "../../api/gen/aurae/pod/v0/pod.ts";
 import { containerCgroup } from "../host/cgroup-paths.ts";
 import { listDevices, readDevice } from "../host/devices.ts";
+import { mountOf, readMountinfo } from "../host/mountinfo.ts";
 import { messageOf } from "../lib/coded-error.ts";
 import type { ContainerConfig, MountRequest } from "./container-config.ts";
 import { invalid, RuntimeError, wrongState } from "./errors.ts";
@@ -32,7 +33,7 @@ export async function specOf(runtime: Runtime, container: Container, image: Imag
     targetPidPath: targetPidPath(container),
     cgroupsPath: containerCgroup(pod.record.cgroup, container.id).cgroupsPath,
     podFiles: podFilePaths(runtime.options.stateDir, pod.id),
-    mountSources: await Promise.all(config.mounts.map(mountSource)),
+    mountSources: await mountSources(config),
     imageVolumes: image.config.volumes.map((containerPath, index) => ({ containerPath, sourcePath: prepared.volumePaths[index] ?? "" })),
     devices: await requestedDevices(config),
     hostDevices: config.security.privileged ? await listDevices("/dev") : [],
@@ -62,6 +63,30 @@ function targetPidPath({ pod, record }: Container): string | undefined {
   const { state } = target.record;
   if (state.phase !== "running") throw wrongState("container", target.id, state.phase, "the target of a pid namespace must be RUNNING");
   return `/proc/${state.pid}/ns/pid`;
+}
+
+async function mountSources({ mounts }: ContainerConfig): Promise<readonly string[]> {
+  const sources = await Promise.all(mounts.map(mountSource));
+  if (mounts.some(({ propagation }) => propagation !== "private")) await checkPropagation(mounts, sources);
+  return sources;
+}
+
+/** A mount passes on only what the host's mount above its source shares: without that the request would be met in word alone. */
+async function checkPropagation(mounts: readonly MountRequest[], sources: readonly string[]): Promise<void> {
+  const table = await readMountinfo();
+  for (const [index, { propagation }] of mounts.entries()) {
+    if (propagation === "private") continue;
+    const source = sources[index] ?? "";
+    const above = mountOf(table, source);
+    const shared = above?.propagation.some((tag) => tag.startsWith("shared:")) ?? false;
+    const slave = above?.propagation.some((tag) => tag.startsWith("master:")) ?? false;
+    if (shared || (slave && propagation === "host-to-container")) continue;
+    const remedy = `make it shared with 'mount --make-rshared ${above?.mountPoint ?? source}'`;
+    throw invalid(
+      `config.mounts[${index}].propagation`,
+      `${source} lies on a private mount of this node, which propagates nothing: ${remedy}`,
+    );
+  }
 }
 
 /** Links in a host path are the node's own; a missing path becomes a directory, as with every other runtime. */
