@@ -7,11 +7,11 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::{Duration, Instant};
 
+use api::stream_input::Input;
+use api::stream_output::Output;
 use auraed::api::pod::v0::{self as api};
 use auraed::api::supervisor::v0::{self as supervisor};
 use harness::{AURAED, ORDINARY, TestPod};
-use api::stream_input::Input;
-use api::stream_output::Output;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
@@ -139,10 +139,10 @@ async fn a_terminal_is_one_stream() {
     pod.start("c").await;
     assert_eq!(pod.exit("c").await.code, 0);
     let records = pod.records("c");
-    assert_eq!(records.iter().map(|(stream, _, payload)| (stream.as_str(), payload.trim_end())).collect::<Vec<_>>(), [
-        ("stdout", "/dev/pts/0"),
-        ("stdout", "err")
-    ]);
+    assert_eq!(
+        records.iter().map(|(stream, _, payload)| (stream.as_str(), payload.trim_end())).collect::<Vec<_>>(),
+        [("stdout", "/dev/pts/0"), ("stdout", "err")]
+    );
     pod.end().await;
 }
 
@@ -150,7 +150,11 @@ async fn a_terminal_is_one_stream() {
 async fn the_oom_killer_is_noticed() {
     let mut pod = TestPod::new().await;
     let eat = ["/bin/sh", "-c", "tail -c 200000000 /dev/zero"];
-    pod.create_with("c", &eat, |spec, _| spec["linux"]["resources"] = serde_json::json!({ "memory": { "limit": 15 << 20, "swap": 15 << 20 } })).await.unwrap();
+    pod.create_with("c", &eat, |spec, _| {
+        spec["linux"]["resources"] = serde_json::json!({ "memory": { "limit": 15 << 20, "swap": 15 << 20 } })
+    })
+    .await
+    .unwrap();
     pod.start("c").await;
     let exit = pod.exit("c").await;
     assert_eq!((exit.code, exit.oom_killed), (137, true));
@@ -230,14 +234,17 @@ async fn events_are_replayed_until_acknowledged() {
 #[tokio::test]
 async fn sandboxes_are_made_once() {
     let mut pod = TestPod::with(ORDINARY, |request| {
-        request.sysctls = [("net.ipv4.ip_unprivileged_port_start", "0"), ("kernel.shm_rmid_forced", "1")].map(|(key, value)| (key.into(), value.into())).into();
+        request.sysctls = [("net.ipv4.ip_unprivileged_port_start", "0"), ("kernel.shm_rmid_forced", "1")]
+            .map(|(key, value)| (key.into(), value.into()))
+            .into();
     })
     .await;
     let again = pod.supervisor.create_sandbox(pod.sandbox_request()).await;
     assert_eq!(again.unwrap_err().code(), Code::AlreadyExists);
     assert_eq!(fs::metadata(pod.path("shm")).unwrap().permissions().mode() & 0o7777, 0o1777);
     assert_ne!(fs::metadata(pod.path("ns/net")).unwrap().ino(), fs::metadata("/proc/self/ns/net").unwrap().ino());
-    pod.run("c", "cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/kernel/shm_rmid_forced; ifconfig lo | grep -c 'UP LOOPBACK'").await;
+    pod.run("c", "cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/kernel/shm_rmid_forced; ifconfig lo | grep -c 'UP LOOPBACK'")
+        .await;
     pod.exit("c").await;
     let lines: Vec<String> = pod.records("c").into_iter().map(|(_, _, payload)| payload).collect();
     assert_eq!(lines, ["0", "1", "1"]);
@@ -472,7 +479,11 @@ async fn ports_are_forwarded_to_the_pods_loopback() {
 async fn stats_of_the_pod_and_its_containers() {
     let mut pod = TestPod::new().await;
     let script = "dd if=/dev/zero of=/file bs=1024 count=200 2>/dev/null; i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; sleep 1000";
-    pod.create_with("c", &["/bin/sh", "-c", script], |spec, _| spec["linux"]["resources"] = serde_json::json!({ "memory": { "limit": 64 << 20 } })).await.unwrap();
+    pod.create_with("c", &["/bin/sh", "-c", script], |spec, _| {
+        spec["linux"]["resources"] = serde_json::json!({ "memory": { "limit": 64 << 20 } })
+    })
+    .await
+    .unwrap();
     pod.start("c").await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     let stats = pod.pod.stats(api::StatsRequest::default()).await.unwrap().into_inner();
@@ -495,17 +506,27 @@ async fn limits_change_together_or_not_at_all() {
     let mut pod = TestPod::new().await;
     pod.run("c", "sleep 1000").await;
     let limit = |pod: &TestPod| {
-        let base = harness::cgroups_named(&pod.name).into_iter().find(|path| path.ends_with("c") && path.to_str().unwrap().contains("/memory/"));
+        let base =
+            harness::cgroups_named(&pod.name).into_iter().find(|path| path.ends_with("c") && path.to_str().unwrap().contains("/memory/"));
         let cpu = harness::cgroups_named(&pod.name).into_iter().find(|path| path.ends_with("c") && path.starts_with("/sys/fs/cgroup/cpu/"));
-        (base.map(|path| fs::read_to_string(path.join("memory.limit_in_bytes")).unwrap()), cpu.map(|path| fs::read_to_string(path.join("cpu.shares")).unwrap()))
+        (
+            base.map(|path| fs::read_to_string(path.join("memory.limit_in_bytes")).unwrap()),
+            cpu.map(|path| fs::read_to_string(path.join("cpu.shares")).unwrap()),
+        )
     };
-    let update = |text: serde_json::Value| api::UpdateContainerRequest { container_id: "c".into(), oci_resources: text.to_string().into_bytes().into() };
+    let update = |text: serde_json::Value| api::UpdateContainerRequest {
+        container_id: "c".into(),
+        oci_resources: text.to_string().into_bytes().into(),
+    };
     pod.pod.update_container(update(serde_json::json!({ "memory": { "limit": 32 << 20 }, "cpu": { "shares": 512 } }))).await.unwrap();
     if limit(&pod).0.is_none() {
         return drop(pod.end().await);
     }
     assert_eq!(limit(&pod), (Some("33554432\n".into()), Some("512\n".into())));
-    let refused = pod.pod.update_container(update(serde_json::json!({ "cpu": { "shares": 256, "cpus": "4096" }, "memory": { "limit": 48 << 20 } }))).await;
+    let refused = pod
+        .pod
+        .update_container(update(serde_json::json!({ "cpu": { "shares": 256, "cpus": "4096" }, "memory": { "limit": 48 << 20 } })))
+        .await;
     assert!(refused.is_err());
     assert_eq!(limit(&pod), (Some("33554432\n".into()), Some("512\n".into())));
     assert_eq!(pod.pod.update_container(update(serde_json::json!([]))).await.unwrap_err().code(), Code::InvalidArgument);
@@ -524,5 +545,24 @@ async fn a_user_namespace_owns_the_pods_other_namespaces() {
     assert!(pod.made.user_path.ends_with("/ns/user"));
     let shm = fs::metadata(pod.path("shm")).unwrap();
     assert_eq!((shm.uid(), shm.gid()), (100_000, 100_000));
+    pod.end().await;
+}
+
+#[tokio::test]
+async fn no_signal_is_ignored_or_blocked_in_a_container() {
+    let mut pod = TestPod::new().await;
+    // Not by way of a shell, which has its own ideas.
+    let look = ["/bin/grep", "-E", "Sig(Blk|Ign)", "/proc/self/status"];
+    pod.create("first", &look).await;
+    pod.start("first").await;
+    pod.exit("first").await;
+    pod.run("c", "sleep 1000").await;
+    let command = look.map(str::to_owned).to_vec();
+    let request = api::ExecSyncRequest { container_id: "c".into(), command, output_limit_bytes: 1 << 20, ..Default::default() };
+    let joined = pod.pod.exec_sync(request).await.unwrap().into_inner();
+    let none = "0000000000000000";
+    assert_eq!(String::from_utf8_lossy(&joined.stdout), format!("SigBlk:\t{none}\nSigIgn:\t{none}\n"));
+    let first: Vec<String> = pod.records("first").into_iter().map(|(_, _, payload)| payload).collect();
+    assert_eq!(first, [format!("SigBlk:\t{none}"), format!("SigIgn:\t{none}")]);
     pod.end().await;
 }

@@ -85,9 +85,7 @@ impl ContainerCgroup {
 
 /// The value of `key` in a file of `KEY VALUE` lines; 0 when it is not there.
 pub(crate) fn counter(text: &str, key: &str) -> u64 {
-    text.lines()
-        .find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
-        .unwrap_or(0)
+    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok()).unwrap_or(0)
 }
 
 #[cfg(test)]

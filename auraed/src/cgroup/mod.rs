@@ -41,7 +41,9 @@ pub struct Hierarchy {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HierarchyKind {
     /// v1 with these controllers, or with `name=…` and none.
-    V1 { controllers: Vec<String> },
+    V1 {
+        controllers: Vec<String>,
+    },
     V2,
 }
 
@@ -147,11 +149,7 @@ fn parse_mountinfo(text: &str) -> Vec<Hierarchy> {
 
 fn v1_controllers(super_options: &str) -> Vec<String> {
     let flags = ["rw", "ro", "xattr", "clone_children", "cpuset_v2_mode", "noprefix", "favordynmods", "nofavordynmods"];
-    super_options
-        .split(',')
-        .filter(|option| !flags.contains(option) && !option.starts_with("release_agent="))
-        .map(str::to_owned)
-        .collect()
+    super_options.split(',').filter(|option| !flags.contains(option) && !option.starts_with("release_agent=")).map(str::to_owned).collect()
 }
 
 #[cfg(test)]
@@ -174,12 +172,10 @@ mod tests {
         assert_eq!(hierarchies.iter().count(), 4);
         let directories = hierarchies.directories_in("9:name=systemd:/\n4:memory:/pod/ctr\n1:cpu,cpuacct:/pod/ctr\n0::/x\n3:cpuset:/q\n");
         let paths: Vec<&str> = directories.iter().map(|(_, path)| path.to_str().unwrap()).collect();
-        assert_eq!(paths, [
-            "/sys/fs/cgroup/systemd/",
-            "/sys/fs/cgroup/memory/pod/ctr",
-            "/sys/fs/cgroup/cpu,cpuacct/pod/ctr",
-            "/sys/fs/cgroup/unified/x",
-        ]);
+        assert_eq!(
+            paths,
+            ["/sys/fs/cgroup/systemd/", "/sys/fs/cgroup/memory/pod/ctr", "/sys/fs/cgroup/cpu,cpuacct/pod/ctr", "/sys/fs/cgroup/unified/x",]
+        );
     }
 
     #[test]

@@ -171,10 +171,7 @@ mod tests {
             ("memory.max", "max\n"),
             ("memory.swap.current", "0\n"),
             ("memory.swap.max", "4096\n"),
-            (
-                "memory.pressure",
-                "some avg10=1.50 avg60=0.25 avg300=0.00 total=12\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=3\n",
-            ),
+            ("memory.pressure", "some avg10=1.50 avg60=0.25 avg300=0.00 total=12\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=3\n"),
         ]));
         assert_eq!((memory.working_set, memory.rss, memory.limit, memory.swap_limit), (0, 400, 0, Some(4096)));
         let pressure = memory.pressure.unwrap();

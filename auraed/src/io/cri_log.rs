@@ -92,12 +92,10 @@ mod tests {
 
     #[test]
     fn lines_across_chunks() {
-        assert_eq!(split(&[b"a\nb", b"c\n\nd"]), vec![
-            (b'F', b"a".to_vec()),
-            (b'F', b"bc".to_vec()),
-            (b'F', Vec::new()),
-            (b'P', b"d".to_vec()),
-        ]);
+        assert_eq!(
+            split(&[b"a\nb", b"c\n\nd"]),
+            vec![(b'F', b"a".to_vec()), (b'F', b"bc".to_vec()), (b'F', Vec::new()), (b'P', b"d".to_vec()),]
+        );
     }
 
     #[test]

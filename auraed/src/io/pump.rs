@@ -71,7 +71,9 @@ impl Pump {
     pub fn start(streams: Streams, log: Option<LogFile>) -> Self {
         let (commands, receiver) = mpsc::channel(4);
         let (stdout, stderr) = match streams {
-            Streams::Pipes { stdout, stderr, .. } => (Source::new(Arc::new(stdout), OutputStream::Stdout), Some(Source::new(Arc::new(stderr), OutputStream::Stderr))),
+            Streams::Pipes { stdout, stderr, .. } => {
+                (Source::new(Arc::new(stdout), OutputStream::Stdout), Some(Source::new(Arc::new(stderr), OutputStream::Stderr)))
+            }
             Streams::Terminal(master) => (Source::new(master, OutputStream::Stdout), None),
         };
         let pumping = Pumping { stdout: Some(stdout), stderr, log, subscribers: Vec::new(), records: Vec::new() };

@@ -51,7 +51,11 @@ impl AsyncStream {
 
 /// Our ends of a process's streams.
 pub enum Streams {
-    Pipes { stdin: Option<AsyncStream>, stdout: AsyncStream, stderr: AsyncStream },
+    Pipes {
+        stdin: Option<AsyncStream>,
+        stdout: AsyncStream,
+        stderr: AsyncStream,
+    },
     /// The master of the process's terminal.
     Terminal(Arc<AsyncStream>),
 }

@@ -40,7 +40,8 @@ fn join_sub_cgroup(pid: i32, name: &str) -> io::Result<()> {
     }
     let hierarchies = Hierarchies::detect().map_err(io::Error::other)?;
     let directories = hierarchies.directories_of(pid.unsigned_abs()).map_err(io::Error::other)?;
-    let wanted = directories.iter().find(|(hierarchy, _)| if controller.is_empty() { hierarchy.is_v2() } else { hierarchy.has(controller) });
+    let wanted =
+        directories.iter().find(|(hierarchy, _)| if controller.is_empty() { hierarchy.is_v2() } else { hierarchy.has(controller) });
     let Some((_, directory)) = wanted else {
         return Err(io::Error::new(io::ErrorKind::NotFound, format!("--cgroup {name}: no such hierarchy")));
     };

@@ -86,6 +86,10 @@ fn chain(error: &Box<dyn std::error::Error + Send + Sync>) -> String {
 
 /// Runs `auraed oci` with the arguments after its name.
 pub fn main(args: Vec<OsString>) -> ExitCode {
+    // Rust ignores SIGPIPE: `yes | head` would never end in a container.
+    if let Err(error) = crate::sys::process::restore_signals() {
+        eprintln!("auraed oci: {error}");
+    }
     let invocation = match args::parse(args) {
         Ok(invocation) => invocation,
         Err(error) => {

@@ -63,7 +63,9 @@ fn parse(args: Vec<OsString>) -> Result<Options, String> {
         match name.as_str() {
             "--dir" => options.dir = value.into(),
             "--oci-runtime" => options.oci_runtime = Some(value.into()),
-            "--log-level" => options.log_level = value.to_string_lossy().parse().map_err(|_| format!("--log-level {value:?} is unknown"))?,
+            "--log-level" => {
+                options.log_level = value.to_string_lossy().parse().map_err(|_| format!("--log-level {value:?} is unknown"))?
+            }
             _ => return Err(format!("unknown option {name}")),
         }
     }
@@ -79,6 +81,8 @@ fn named<T>(what: &str, result: io::Result<T>) -> io::Result<T> {
 
 /// Everything a single thread must do comes before the runtime.
 fn run(options: &Options) -> io::Result<()> {
+    process::restore_signals()?;
+    process::ignore_sigpipe()?;
     process::become_supervisor()?;
     std::env::set_current_dir("/")?;
     if let Err(error) = fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ) {

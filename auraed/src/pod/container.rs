@@ -77,8 +77,15 @@ pub enum Request {
     Prepare(Box<rootfs::Request>, Reply<rootfs::Prepared>),
     Create(Box<CreateSpec>, Reply<i32>),
     Start(Reply<i64>),
-    Signal { signal: i32, all: bool, reply: Reply<()> },
-    Update { resources: Vec<u8>, reply: Reply<()> },
+    Signal {
+        signal: i32,
+        all: bool,
+        reply: Reply<()>,
+    },
+    Update {
+        resources: Vec<u8>,
+        reply: Reply<()>,
+    },
     ReopenLog(Reply<()>),
     Live(Reply<Live>),
     /// Answers with how it ended when it still ran.
@@ -213,7 +220,8 @@ impl Container {
         let bundle = (spec.bundle_path.as_path(), has_systemd_cgroup(oci_spec));
         let orphan = self.shared.children.expect_orphan();
         let mut streams = if spec.terminal {
-            let console = ConsoleSocket::listen(oci.work_dir(), &format!("{}.tty", self.view.id)).map_err(PodError::io("make a console socket"))?;
+            let console =
+                ConsoleSocket::listen(oci.work_dir(), &format!("{}.tty", self.view.id)).map_err(PodError::io("make a console socket"))?;
             oci.create(&self.view.id, bundle, Some(console.address()), &files, stdio::ChildStdio::null()).await?;
             let master = console.receive().await.and_then(AsyncStream::new).map_err(PodError::io("receive the terminal"))?;
             Streams::Terminal(Arc::new(master))

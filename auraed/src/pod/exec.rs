@@ -69,7 +69,8 @@ impl ExecProcess {
         let cgroup = tree.sub_cgroup.as_deref();
         let orphan = shared.children.expect_orphan();
         let streams = if spec.terminal {
-            let console = ConsoleSocket::listen(shared.oci.work_dir(), &format!("exec-{number}.tty")).map_err(PodError::io("make a console socket"))?;
+            let console = ConsoleSocket::listen(shared.oci.work_dir(), &format!("exec-{number}.tty"))
+                .map_err(PodError::io("make a console socket"))?;
             shared.oci.exec(&live.id, (Some(console.address()), cgroup), &files, stdio::ChildStdio::null()).await?;
             let master = console.receive().await.and_then(AsyncStream::new).map_err(PodError::io("receive the terminal"))?;
             Streams::Terminal(Arc::new(master))
@@ -103,7 +104,13 @@ impl ExecProcess {
 }
 
 /// Runs a command to its end. When the returned future is dropped, or time is up, the whole tree is killed.
-pub async fn run_sync(shared: Arc<Shared>, live: Live, command: Vec<String>, timeout_ms: u64, output_limit: usize) -> Result<Output, PodError> {
+pub async fn run_sync(
+    shared: Arc<Shared>,
+    live: Live,
+    command: Vec<String>,
+    timeout_ms: u64,
+    output_limit: usize,
+) -> Result<Output, PodError> {
     let (reply, answer) = oneshot::channel();
     // A task of its own: a caller that gives up must not leave the process running.
     tokio::spawn(async move {
@@ -309,10 +316,13 @@ mod tests {
         });
         let spec = ExecSpec { command: vec!["sh".into(), "-c".into()], terminal: false, stdin: false, size: (80, 24) };
         let process = process_json(&container, &spec);
-        assert_eq!(process, json!({
-            "args": ["sh", "-c"], "terminal": false, "cwd": "/w", "env": ["A=b"], "user": { "uid": 7, "gid": 8 },
-            "capabilities": { "bounding": ["CAP_KILL"] },
-        }));
+        assert_eq!(
+            process,
+            json!({
+                "args": ["sh", "-c"], "terminal": false, "cwd": "/w", "env": ["A=b"], "user": { "uid": 7, "gid": 8 },
+                "capabilities": { "bounding": ["CAP_KILL"] },
+            })
+        );
         let with_terminal = process_json(&container, &ExecSpec { terminal: true, ..spec });
         assert_eq!(with_terminal["env"], json!(["A=b", "TERM=xterm"]));
         assert_eq!(with_terminal["consoleSize"], json!({ "width": 80, "height": 24 }));

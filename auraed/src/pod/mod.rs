@@ -83,7 +83,15 @@ impl Pod {
     pub fn open(dir: &Path, children: Children, hierarchies: Hierarchies, oci: OciRuntime) -> io::Result<Self> {
         let exits_dir = dir.join("exits");
         fs::create_dir_all(&exits_dir)?;
-        let shared = Shared { children, hierarchies, oci, journal: Journal::default(), exits_dir, place: Mutex::default(), containers: Mutex::default() };
+        let shared = Shared {
+            children,
+            hierarchies,
+            oci,
+            journal: Journal::default(),
+            exits_dir,
+            place: Mutex::default(),
+            containers: Mutex::default(),
+        };
         Ok(Self(Arc::new(shared)))
     }
 

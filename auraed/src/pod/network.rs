@@ -68,7 +68,8 @@ fn parse_interfaces(text: &str) -> Vec<Interface> {
         .filter_map(|line| {
             let (name, counters) = line.split_once(':')?;
             let numbers: Vec<u64> = counters.split_whitespace().map(|number| number.parse().unwrap_or(0)).collect();
-            let [rx_bytes, rx_packets, rx_errors, rx_dropped, _, _, _, _, tx_bytes, tx_packets, tx_errors, tx_dropped, ..] = numbers[..] else {
+            let [rx_bytes, rx_packets, rx_errors, rx_dropped, _, _, _, _, tx_bytes, tx_packets, tx_errors, tx_dropped, ..] = numbers[..]
+            else {
                 return None;
             };
             let name = name.trim().to_owned();

@@ -145,7 +145,14 @@ impl OciRuntime {
         self.state_dir.join(id).exists()
     }
 
-    async fn call(&self, operation: &str, systemd: bool, args: Vec<OsString>, files: &CallFiles, stdio: ChildStdio) -> Result<(), OciError> {
+    async fn call(
+        &self,
+        operation: &str,
+        systemd: bool,
+        args: Vec<OsString>,
+        files: &CallFiles,
+        stdio: ChildStdio,
+    ) -> Result<(), OciError> {
         let mut command = Command::new(&self.program);
         if self.own {
             command.arg("oci");
@@ -205,7 +212,8 @@ fn last_error(log: &Path) -> Option<String> {
         level.eq_ignore_ascii_case("error") || level.eq_ignore_ascii_case("fatal")
     };
     let entry = entries.iter().rev().find(is_error).or(entries.last())?;
-    let message = entry.get("msg").or_else(|| entry.get("message")).or_else(|| entry.get("fields").and_then(|fields| fields.get("message")))?;
+    let message =
+        entry.get("msg").or_else(|| entry.get("message")).or_else(|| entry.get("fields").and_then(|fields| fields.get("message")))?;
     Some(message.as_str()?.to_owned())
 }
 

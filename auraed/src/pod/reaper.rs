@@ -39,10 +39,15 @@ pub enum Report {
     /// The user namespace wants its mappings; answered with `GO`.
     WantsMappings,
     /// Pid 1 has been made, with this number on the host.
-    Forked { pid: i32 },
+    Forked {
+        pid: i32,
+    },
     /// Everything is set up; answered with `GO` when it is pinned.
     Ready,
-    Failed { step: String, error: String },
+    Failed {
+        step: String,
+        error: String,
+    },
 }
 
 /// The answer that lets the reaper go on.
@@ -94,7 +99,9 @@ fn run(control: &mut Control) -> Result<(), Failure> {
         namespace::set_hostname(&plan.hostname).step("set the hostname")?;
     }
     for (path, value) in &plan.sysctls {
-        std::fs::write(path, value).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display()))).step("write a sysctl")?;
+        std::fs::write(path, value)
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+            .step("write a sysctl")?;
     }
     if plan.pid {
         match namespace::fork_single_threaded().step("fork pid 1")? {

@@ -108,7 +108,8 @@ impl Sandbox {
         let sysctls = checked_sysctls(&spec)?;
         check(&spec)?;
         let leaf = PodLeaf::enter(hierarchies, &spec.cgroup)?;
-        let mut sandbox = Self { spec, pins: Pins::default(), leaf: Some(leaf), pid_one: None, shm_mounted: false, made_directories: Vec::new() };
+        let mut sandbox =
+            Self { spec, pins: Pins::default(), leaf: Some(leaf), pid_one: None, shm_mounted: false, made_directories: Vec::new() };
         match sandbox.fill(sysctls, children, binary).await {
             Ok(()) => Ok(sandbox),
             Err(error) => {
@@ -167,9 +168,9 @@ impl Sandbox {
         };
         if plan.user || plan.network || plan.ipc || plan.uts || plan.pid {
             let making = self.make_namespaces(&plan, children, binary);
-            tokio::time::timeout(REAPER_LIMIT, making)
-                .await
-                .unwrap_or_else(|_| Err(SandboxError::Namespaces { step: "make the namespaces".to_owned(), error: "timed out".to_owned() }))?;
+            tokio::time::timeout(REAPER_LIMIT, making).await.unwrap_or_else(|_| {
+                Err(SandboxError::Namespaces { step: "make the namespaces".to_owned(), error: "timed out".to_owned() })
+            })?;
         }
         self.mount_shared_memory()
     }
@@ -221,8 +222,10 @@ impl Sandbox {
         loop {
             let mut line = String::new();
             control.read_line(&mut line).await.map_err(failed("hear from the reaper"))?;
-            let report = serde_json::from_str(&line)
-                .map_err(|_| SandboxError::Namespaces { step: "make the namespaces".to_owned(), error: "the reaper ended early".to_owned() })?;
+            let report = serde_json::from_str(&line).map_err(|_| SandboxError::Namespaces {
+                step: "make the namespaces".to_owned(),
+                error: "the reaper ended early".to_owned(),
+            })?;
             match report {
                 Report::WantsMappings => {
                     self.write_mappings(maker.pid)?;

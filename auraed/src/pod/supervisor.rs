@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Place, Pod};
 use super::container::Reply;
 use super::errors::PodError;
 use super::journal::Exit;
-use crate::cgroup::container::ContainerCgroup;
 use super::sandbox::{Pins, Sandbox, SandboxSpec};
+use super::{Place, Pod};
+use crate::cgroup::container::ContainerCgroup;
 
 /// A sandbox as it is answered.
 #[derive(Clone, Debug)]

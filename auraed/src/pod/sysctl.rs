@@ -93,12 +93,34 @@ mod tests {
     #[test]
     fn names_that_reach_elsewhere_are_refused() {
         for key in [
-            "", "net", ".", "net.", ".net.x", "net..x", "net/../kernel/core_pattern", "net/ipv4/..", "net/./x", "net/ipv4/../../kernel/core_pattern",
-            "net.ipv4/../x", "net//x", "net.ipv4.a b", "net.ipv4.a\n", "net.ipv4.a+b",
+            "",
+            "net",
+            ".",
+            "net.",
+            ".net.x",
+            "net..x",
+            "net/../kernel/core_pattern",
+            "net/ipv4/..",
+            "net/./x",
+            "net/ipv4/../../kernel/core_pattern",
+            "net.ipv4/../x",
+            "net//x",
+            "net.ipv4.a b",
+            "net.ipv4.a\n",
+            "net.ipv4.a+b",
         ] {
             assert!(matches!(check(key, "1", true, true), Err(SysctlError::BadKey { .. })), "{key:?}");
         }
-        for key in ["kernel.core_pattern", "kernel.shm.x", "kernel.sem.x", "vm.swappiness", "fs.mqueue", "fs.file-max", "kernel.hostname", "kernel/semx"] {
+        for key in [
+            "kernel.core_pattern",
+            "kernel.shm.x",
+            "kernel.sem.x",
+            "vm.swappiness",
+            "fs.mqueue",
+            "fs.file-max",
+            "kernel.hostname",
+            "kernel/semx",
+        ] {
             assert!(matches!(check(key, "1", true, true), Err(SysctlError::NotNamespaced { .. })), "{key:?}");
         }
     }

@@ -21,8 +21,18 @@ const V1_FILES: [(&str, &[&str]); 4] = [
     ("pids", &["pids.max"]),
 ];
 const V2_FILES: [&str; 12] = [
-    "cpu.weight", "cpu.max", "cpu.max.burst", "cpu.idle", "cpuset.cpus", "cpuset.mems", "memory.min", "memory.low", "memory.high",
-    "memory.max", "memory.swap.max", "pids.max",
+    "cpu.weight",
+    "cpu.max",
+    "cpu.max.burst",
+    "cpu.idle",
+    "cpuset.cpus",
+    "cpuset.mems",
+    "memory.min",
+    "memory.low",
+    "memory.high",
+    "memory.max",
+    "memory.swap.max",
+    "pids.max",
 ];
 
 /// Applies OCI `linux.resources`; only the fields that are there change.

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
@@ -77,5 +78,27 @@ pub fn send_signal(pid: i32, signal: i32) {
 pub fn close_stdout() -> io::Result<()> {
     let null = std::fs::OpenOptions::new().write(true).open("/dev/null")?;
     nix::unistd::dup2_stdout(null.as_fd())?;
+    Ok(())
+}
+
+/// Every signal does what it does by default, and none is blocked: what is ignored or blocked stays so across exec.
+pub fn restore_signals() -> io::Result<()> {
+    /// The kernel's own structure; all zeros is the default action.
+    #[repr(C)]
+    struct Action([usize; 4]);
+    let default = Action([0; 4]);
+    for number in 1..=64 {
+        // By the kernel's call, for libc keeps two signals to itself. SIGKILL and SIGSTOP are refused, and are never ignored.
+        // SAFETY: the structure outlives the call, installs no handler code, and a signal set has 8 bytes.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, number, &raw const default, std::ptr::null_mut::<Action>(), 8) };
+    }
+    SigSet::empty().thread_set_mask()?;
+    Ok(())
+}
+
+/// Writing to a closed pipe is an error, not the end.
+pub fn ignore_sigpipe() -> io::Result<()> {
+    // SAFETY: ignoring a signal installs no handler code.
+    unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) }?;
     Ok(())
 }

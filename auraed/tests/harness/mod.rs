@@ -38,8 +38,16 @@ pub struct TestPod {
 /// Starts `auraed pod` and waits until it says that it listens.
 pub fn start(dir: &Path) -> Child {
     let log = fs::File::create(dir.join("auraed.log")).unwrap();
-    let mut process =
-        Command::new(AURAED).arg("pod").arg("--dir").arg(dir).args(["--log-level", "debug"]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+    let mut process = Command::new(AURAED)
+        .arg("pod")
+        .arg("--dir")
+        .arg(dir)
+        .args(["--log-level", "debug"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .unwrap();
     let mut line = String::new();
     BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert_eq!(line, "ready\n", "{}", fs::read_to_string(dir.join("auraed.log")).unwrap());
@@ -126,15 +134,15 @@ impl TestPod {
     pub fn spec(&self, id: &str, args: &[&str]) -> Value {
         let caps = json!(["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_SETPCAP", "CAP_MKNOD"]);
         let mut namespaces = vec![json!({ "type": "mount" })];
-        let pinned = [
-            ("network", &self.made.network_path),
-            ("ipc", &self.made.ipc_path),
-            ("uts", &self.made.uts_path),
-        ];
+        let pinned = [("network", &self.made.network_path), ("ipc", &self.made.ipc_path), ("uts", &self.made.uts_path)];
         for (kind, path) in pinned.into_iter().filter(|(_, path)| !path.is_empty()) {
             namespaces.push(json!({ "type": kind, "path": path }));
         }
-        namespaces.push(if self.made.pid_path.is_empty() { json!({ "type": "pid" }) } else { json!({ "type": "pid", "path": self.made.pid_path }) });
+        namespaces.push(if self.made.pid_path.is_empty() {
+            json!({ "type": "pid" })
+        } else {
+            json!({ "type": "pid", "path": self.made.pid_path })
+        });
         json!({
             "ociVersion": "1.0.2",
             "process": {
@@ -156,7 +164,12 @@ impl TestPod {
     }
 
     /// Prepares and creates, with `change` applied to the OCI specification and the I/O.
-    pub async fn create_with(&mut self, id: &str, args: &[&str], change: impl FnOnce(&mut Value, &mut api::ContainerIo)) -> Result<i32, tonic::Status> {
+    pub async fn create_with(
+        &mut self,
+        id: &str,
+        args: &[&str],
+        change: impl FnOnce(&mut Value, &mut api::ContainerIo),
+    ) -> Result<i32, tonic::Status> {
         self.pod.prepare_container(self.prepare_request(id)).await?;
         let mut io = api::ContainerIo { log_path: self.log_path(id).to_str().unwrap().to_owned(), ..Default::default() };
         let mut spec = self.spec(id, args);
@@ -229,7 +242,8 @@ impl TestPod {
 
     /// Shuts down and checks that nothing of the pod is left on the host.
     pub async fn end(mut self) -> Vec<supervisor::ShutdownExit> {
-        let exits = self.supervisor.shutdown(supervisor::ShutdownRequest {}).await.unwrap_or_else(|status| panic!("{status}\n{}", self.log()));
+        let exits =
+            self.supervisor.shutdown(supervisor::ShutdownRequest {}).await.unwrap_or_else(|status| panic!("{status}\n{}", self.log()));
         let deadline = Instant::now() + Duration::from_secs(5);
         let status = loop {
             match self.process.try_wait().unwrap() {
@@ -324,8 +338,8 @@ pub fn make_rootfs(root: &Path) {
     }
     fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
     let names = [
-        "sh", "cat", "sleep", "ls", "id", "true", "false", "grep", "echo", "kill", "setsid", "seq", "dd", "head", "tail", "hostname", "ps", "stty",
-        "tty", "tr", "nc", "ifconfig", "wc", "yes", "nohup", "awk",
+        "sh", "cat", "sleep", "ls", "id", "true", "false", "grep", "echo", "kill", "setsid", "seq", "dd", "head", "tail", "hostname", "ps",
+        "stty", "tty", "tr", "nc", "ifconfig", "wc", "yes", "nohup", "awk",
     ];
     for name in names {
         symlink("busybox", root.join("bin").join(name)).unwrap();

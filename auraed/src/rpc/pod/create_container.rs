@@ -2,10 +2,10 @@
 
 use crate::api::pod::v0 as api;
 use crate::pod::Pod;
-use crate::pod::errors::PodError;
-use std::path::PathBuf;
 use crate::pod::container::{CreateSpec, Request};
+use crate::pod::errors::PodError;
 use crate::rpc::convert::{absolute, container_id};
+use std::path::PathBuf;
 
 pub async fn serve(pod: &Pod, request: api::CreateContainerRequest) -> Result<api::CreateContainerResponse, PodError> {
     let id = container_id(request.container_id)?;

@@ -2,11 +2,11 @@
 
 use crate::api::pod::v0 as api;
 use crate::pod::Pod;
-use crate::pod::errors::PodError;
-use std::sync::Arc;
 use crate::pod::container::Request;
+use crate::pod::errors::PodError;
 use crate::pod::exec;
 use crate::rpc::convert::container_id;
+use std::sync::Arc;
 
 pub async fn serve(pod: &Pod, request: api::ExecSyncRequest) -> Result<api::ExecSyncResponse, PodError> {
     let id = container_id(request.container_id)?;

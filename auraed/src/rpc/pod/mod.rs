@@ -47,11 +47,17 @@ impl PodService for PodRpc {
         hello::serve(&self.pod, request.into_inner()).await.map(Response::new).map_err(status)
     }
 
-    async fn prepare_container(&self, request: Request<api::PrepareContainerRequest>) -> Result<Response<api::PrepareContainerResponse>, Status> {
+    async fn prepare_container(
+        &self,
+        request: Request<api::PrepareContainerRequest>,
+    ) -> Result<Response<api::PrepareContainerResponse>, Status> {
         prepare_container::serve(&self.pod, request.into_inner()).await.map(Response::new).map_err(status)
     }
 
-    async fn create_container(&self, request: Request<api::CreateContainerRequest>) -> Result<Response<api::CreateContainerResponse>, Status> {
+    async fn create_container(
+        &self,
+        request: Request<api::CreateContainerRequest>,
+    ) -> Result<Response<api::CreateContainerResponse>, Status> {
         create_container::serve(&self.pod, request.into_inner()).await.map(Response::new).map_err(status)
     }
 
@@ -59,15 +65,24 @@ impl PodService for PodRpc {
         start_container::serve(&self.pod, request.into_inner()).await.map(Response::new).map_err(status)
     }
 
-    async fn signal_container(&self, request: Request<api::SignalContainerRequest>) -> Result<Response<api::SignalContainerResponse>, Status> {
+    async fn signal_container(
+        &self,
+        request: Request<api::SignalContainerRequest>,
+    ) -> Result<Response<api::SignalContainerResponse>, Status> {
         signal_container::serve(&self.pod, request.into_inner()).await.map(Response::new).map_err(status)
     }
 
-    async fn delete_container(&self, request: Request<api::DeleteContainerRequest>) -> Result<Response<api::DeleteContainerResponse>, Status> {
+    async fn delete_container(
+        &self,
+        request: Request<api::DeleteContainerRequest>,
+    ) -> Result<Response<api::DeleteContainerResponse>, Status> {
         delete_container::serve(&self.pod, request.into_inner()).await.map(Response::new).map_err(status)
     }
 
-    async fn update_container(&self, request: Request<api::UpdateContainerRequest>) -> Result<Response<api::UpdateContainerResponse>, Status> {
+    async fn update_container(
+        &self,
+        request: Request<api::UpdateContainerRequest>,
+    ) -> Result<Response<api::UpdateContainerResponse>, Status> {
         update_container::serve(&self.pod, request.into_inner()).await.map(Response::new).map_err(status)
     }
 
@@ -87,7 +102,10 @@ impl PodService for PodRpc {
         exec_sync::serve(&self.pod, request.into_inner()).await.map(Response::new).map_err(status)
     }
 
-    async fn acknowledge_events(&self, request: Request<api::AcknowledgeEventsRequest>) -> Result<Response<api::AcknowledgeEventsResponse>, Status> {
+    async fn acknowledge_events(
+        &self,
+        request: Request<api::AcknowledgeEventsRequest>,
+    ) -> Result<Response<api::AcknowledgeEventsResponse>, Status> {
         acknowledge_events::serve(&self.pod, request.into_inner()).await.map(Response::new).map_err(status)
     }
 

@@ -2,8 +2,8 @@
 
 use crate::api::pod::v0 as api;
 use crate::pod::Pod;
-use crate::pod::errors::PodError;
 use crate::pod::container::Request;
+use crate::pod::errors::PodError;
 use crate::rpc::convert::container_id;
 
 pub async fn serve(pod: &Pod, request: api::ReopenLogRequest) -> Result<api::ReopenLogResponse, PodError> {

@@ -31,7 +31,9 @@ fn spec(request: api::CreateSandboxRequest) -> Result<SandboxSpec, PodError> {
     let driver = match cgroup.driver() {
         api::CgroupDriver::Cgroupfs => Driver::Cgroupfs,
         api::CgroupDriver::Systemd => Driver::Systemd,
-        api::CgroupDriver::Unspecified => return Err(PodError::Invalid { field: "cgroup.driver", problem: "must be cgroupfs or systemd".to_owned() }),
+        api::CgroupDriver::Unspecified => {
+            return Err(PodError::Invalid { field: "cgroup.driver", problem: "must be cgroupfs or systemd".to_owned() });
+        }
     };
     let mut sysctls: Vec<(String, String)> = request.sysctls.into_iter().collect();
     sysctls.sort();
