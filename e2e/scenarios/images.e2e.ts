@@ -80,7 +80,7 @@ test("wrong names, tags and digests are told", async () => {
   await assertRefused(kind, pull(`${registry.host}/no-such-image:1`), { code: status.NOT_FOUND, message: /no-such-image/ });
   await assertRefused(kind, pull(`${registry.host}/busybox:no-such-tag`), { code: status.NOT_FOUND, message: /no-such-tag/ });
   await assertRefused(kind, pull(`${registry.host}/busybox@sha256:${"0".repeat(64)}`), { code: status.NOT_FOUND, message: /0{64}/ });
-  await assertRefused(kind, pull("UPPER/case:1"), { code: status.INVALID_ARGUMENT, message: /UPPER/ });
+  await assertRefused(kind, pull(`${registry.host}/UPPER:1`), { code: status.INVALID_ARGUMENT, message: /UPPER/ });
   await assertRefused(kind, pull(""), { code: status.INVALID_ARGUMENT, message: /image/ });
 });
 
