@@ -2,19 +2,18 @@ import assert from "node:assert/strict";
 import { existsSync, globSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { beforeEach, test } from "node:test";
-import type { ServiceError } from "@grpc/grpc-js";
 import { status } from "@grpc/grpc-js";
 
 import { ContainerState, PodSandboxState } from "../../api/gen/cri/v1/api.ts";
 import { unary } from "../harness/cri-client.ts";
 import { leases } from "../harness/leaks.ts";
 import { Pod, sandboxConfig } from "../harness/pod.ts";
-import { repositoryDir, runtimeUnderTest } from "../harness/settings.ts";
+import { runtimeUnderTest } from "../harness/settings.ts";
 import { useNode } from "../harness/use-node.ts";
 import { waitFor } from "../harness/wait.ts";
 
 const node = useNode({ images: ["busybox", "other"] });
-const oursOnly = runtimeUnderTest() === "containerd" ? "failpoints are ours" : false;
+const oursOnly = runtimeUnderTest() === "containerd" ? "containerd does otherwise" : false;
 
 beforeEach(async () => {
   if (!node().daemon.isRunning) await node().startDaemon();
@@ -122,94 +121,6 @@ test("images survive", async () => {
   await node().kill9();
   await node().startDaemon();
   assert.deepEqual(await list(), before);
-});
-
-/** Every failpoint that the daemon's source names, store and network included. */
-function failpoints(): string[] {
-  const sources = globSync("src/**/*.ts", { cwd: repositoryDir, exclude: (name) => name.endsWith(".test.ts") });
-  const names = sources.flatMap((path) =>
-    [...readFileSync(join(repositoryDir, path), "utf8").matchAll(/failpoint\("([^"]+)"\)/g)].map((match) => match[1] ?? ""),
-  );
-  return [...new Set(names)].toSorted();
-}
-
-/** The daemon is gone: its connection broke, or it was never there. */
-function isDeath(error: unknown): boolean {
-  const { code } = error as ServiceError;
-  return code === status.UNAVAILABLE || code === status.CANCELLED || code === status.INTERNAL || code === status.UNKNOWN;
-}
-
-/**
- * A call that the armed daemon may die of. If it does, a daemon without failpoints gets the identical call, which must succeed; then an armed one
- * takes over again for what follows. Returns whether the daemon died.
- */
-async function survive<T>(name: string, call: () => Promise<T>): Promise<{ readonly result: T; readonly died: boolean }> {
-  try {
-    return { result: await call(), died: false };
-  } catch (error) {
-    if (!isDeath(error)) throw error;
-    await waitFor(`the daemon to die of ${name} after ${String(error)}`, () => !node().daemon.isRunning, { timeoutMs: 3000 });
-  }
-  await node().startDaemon();
-  const result = await call();
-  await node().kill9();
-  await node().startDaemon({ failpoints: `${name}=kill` });
-  return { result, died: true };
-}
-
-/** The life of a pod, each step repeated when the daemon dies in it. Returns the steps it died in. */
-async function lifeUnder(name: string): Promise<string[]> {
-  const { runtime } = node().clients;
-  const deaths: string[] = [];
-  const step = async <T>(label: string, call: () => Promise<T>): Promise<T> => {
-    const { result, died } = await survive(name, call);
-    if (died) deaths.push(label);
-    return result;
-  };
-  const config = sandboxConfig(node().prefix);
-  const { podSandboxId } = await step("run", () => unary(runtime, runtime.runPodSandbox, { config, runtimeHandler: "" }));
-  const pod = new Pod({ node: node(), id: podSandboxId, config });
-  const containerConfig = pod.containerConfig({ command: counter });
-  const create = () => unary(runtime, runtime.createContainer, { podSandboxId, config: containerConfig, sandboxConfig: config });
-  const { containerId } = await step("create", create);
-  // A start that took effect before the daemon died is told by the state, as the kubelet would see it.
-  await step("start", async () => {
-    const { status: described } = await unary(runtime, runtime.containerStatus, { containerId, verbose: false });
-    if (described?.state !== ContainerState.CONTAINER_RUNNING) await unary(runtime, runtime.startContainer, { containerId });
-  });
-  await step("exec", async () => {
-    const { exitCode } = await unary(runtime, runtime.execSync, { containerId, cmd: ["/bin/true"], timeout: 10n });
-    assert.equal(exitCode, 0);
-  });
-  await step("stop", () => unary(runtime, runtime.stopContainer, { containerId, timeout: 10n }));
-  await step("status", async () => {
-    const { status: described } = await unary(runtime, runtime.containerStatus, { containerId, verbose: false });
-    assert.equal(described?.exitCode, 21);
-  });
-  await step("remove", () => unary(runtime, runtime.removeContainer, { containerId }));
-  await step("stop pod", () => unary(runtime, runtime.stopPodSandbox, { podSandboxId }));
-  await step("remove pod", () => unary(runtime, runtime.removePodSandbox, { podSandboxId }));
-  return deaths;
-}
-
-test("death at every failpoint: the identical retry works and nothing is left", { skip: oursOnly }, async (t) => {
-  const { runtime } = node().clients;
-  const notReached: string[] = [];
-  for (const name of failpoints()) {
-    await t.test(name, async (each) => {
-      await node().kill9();
-      await node().startDaemon({ failpoints: `${name}=kill` });
-      const deaths = await lifeUnder(name);
-      if (deaths.length === 0) notReached.push(name);
-      each.diagnostic(`${name}: died in ${deaths.join(", ") || "no step"}`);
-      await node().kill9();
-      await node().startDaemon();
-      assert.deepEqual((await unary(runtime, runtime.listPodSandbox, { filter: undefined })).items, []);
-      assert.deepEqual((await unary(runtime, runtime.listContainers, { filter: undefined })).containers, []);
-      assert.deepEqual(await leases(node().prefix), []);
-    });
-  }
-  t.diagnostic(`not on the way of a pod's life: ${notReached.join(", ") || "none"}`);
 });
 
 test("a call whose client gave up is finished, and its retry gets the result", async () => {

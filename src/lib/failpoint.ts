@@ -1,3 +1,5 @@
+import { writeSync } from "node:fs";
+
 /**
  * Named places where a test can make the daemon die or fail, before and after every durable step.
  *
@@ -22,6 +24,8 @@ export function failpoint(name: string): void {
     case undefined:
       return;
     case "kill":
+      // Said without the log, which has no time left to write it: a test that arms several asks which of them it was.
+      writeSync(2, `failpoint ${name}\n`);
       process.kill(process.pid, "SIGKILL");
       return;
     case "error":
