@@ -20,7 +20,7 @@ use super::oci::OciRuntime;
 use super::supervisor::Supervisor;
 use crate::cgroup::Hierarchies;
 use crate::rpc;
-use crate::sys::process;
+use crate::sys::{process, seal};
 
 /// How long open calls may take to end when the pod has shut down.
 const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
@@ -115,8 +115,10 @@ async fn serve(options: &Options) -> io::Result<()> {
     outlive_signals()?;
     let children = Children::start()?;
     let hierarchies = Hierarchies::detect().map_err(io::Error::other)?;
-    let oci = named("OCI runtime", OciRuntime::open(&options.dir, options.oci_runtime.as_deref(), children.clone()))?;
-    let binary = PathBuf::from("/proc/self/exe");
+    // Once for all: `auraed oci` would otherwise copy itself in every call.
+    let protected = named("protect our binary", seal::protected())?;
+    let binary = PathBuf::from(format!("/proc/self/fd/{}", protected.as_raw_fd()));
+    let oci = named("OCI runtime", OciRuntime::open(&options.dir, &binary, options.oci_runtime.as_deref(), children.clone()))?;
     let pod = Pod::open(&options.dir, children, hierarchies, oci)?;
     let (finished, shut_down) = oneshot::channel();
     let supervisor = Supervisor::start(pod.clone(), binary, finished);

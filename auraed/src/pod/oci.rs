@@ -3,7 +3,6 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,7 +12,7 @@ use thiserror::Error;
 
 use super::children::Children;
 use crate::io::stdio::ChildStdio;
-use crate::sys::{process, seal};
+use crate::sys::process;
 
 /// A call that takes longer is hung: its process is killed.
 const CALL_LIMIT: Duration = Duration::from_secs(60);
@@ -37,8 +36,7 @@ fn failed(action: &'static str) -> impl FnOnce(io::Error) -> OciError {
 /// How to call the OCI runtime.
 pub struct OciRuntime {
     program: PathBuf,
-    /// Keeps the sealed copy of our own binary open; `None` for another runtime.
-    _sealed: Option<OwnedFd>,
+    /// It is our own binary, with a way to start in front.
     own: bool,
     state_dir: PathBuf,
     work_dir: PathBuf,
@@ -63,20 +61,13 @@ impl Drop for CallFiles {
 
 impl OciRuntime {
     /// `external`: another runtime's binary. Its state goes below `dir`.
-    pub fn open(dir: &Path, external: Option<&Path>, children: Children) -> io::Result<Self> {
-        let (program, sealed) = match external {
-            Some(path) => (path.to_owned(), None),
-            None => {
-                // Sealed once here: `auraed oci` would otherwise copy itself in every call.
-                let sealed = seal::sealed_copy()?;
-                (PathBuf::from(format!("/proc/self/fd/{}", sealed.as_raw_fd())), Some(sealed))
-            }
-        };
+    pub fn open(dir: &Path, own_binary: &Path, external: Option<&Path>, children: Children) -> io::Result<Self> {
+        let (program, own) = external.map_or((own_binary, true), |path| (path, false));
         let (state_dir, work_dir) = (dir.join("oci"), dir.join("work"));
         for path in [&state_dir, &work_dir] {
             DirBuilder::new().recursive(true).mode(0o700).create(path)?;
         }
-        Ok(Self { program, own: sealed.is_some(), _sealed: sealed, state_dir, work_dir, children })
+        Ok(Self { program: program.to_owned(), own, state_dir, work_dir, children })
     }
 
     /// Directory for sockets and other short-lived files.

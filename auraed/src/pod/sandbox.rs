@@ -140,10 +140,10 @@ impl Sandbox {
                 tracing::warn!(%error, pin = %pin.display(), "a namespace stays pinned");
             }
         }
-        if self.shm_mounted {
-            if let Err(error) = mounts::unmount_all(&self.spec.shm_path) {
-                tracing::warn!(%error, "the pod's shared memory stays mounted");
-            }
+        if self.shm_mounted
+            && let Err(error) = mounts::unmount_all(&self.spec.shm_path)
+        {
+            tracing::warn!(%error, "the pod's shared memory stays mounted");
         }
         for directory in self.made_directories.iter().rev() {
             // Not empty: somebody put something there, and it is theirs.
