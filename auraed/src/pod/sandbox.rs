@@ -218,27 +218,16 @@ impl Sandbox {
         let mut message = length.to_be_bytes().to_vec();
         message.extend_from_slice(&text);
         control.write_all(&message).await.map_err(failed("instruct the reaper"))?;
-        let mut pid_one = None;
         loop {
-            let mut line = String::new();
-            control.read_line(&mut line).await.map_err(failed("hear from the reaper"))?;
-            let report = serde_json::from_str(&line).map_err(|_| SandboxError::Namespaces {
-                step: "make the namespaces".to_owned(),
-                error: "the reaper ended early".to_owned(),
-            })?;
-            match report {
-                Report::WantsMappings => {
-                    self.write_mappings(maker.pid)?;
-                    control.write_all(&[GO]).await.map_err(failed("instruct the reaper"))?;
-                }
-                Report::Forked { pid } => pid_one = Some(pid),
-                Report::Ready => {
+            match hear(&mut control, plan.pid).await? {
+                Wants::Mappings => self.write_mappings(maker.pid)?,
+                Wants::Pins { pid_one } => {
                     self.pin(maker.pid, pid_one)?;
                     control.write_all(&[GO]).await.map_err(failed("instruct the reaper"))?;
                     return Ok(pid_one);
                 }
-                Report::Failed { step, error } => return Err(SandboxError::Namespaces { step, error }),
             }
+            control.write_all(&[GO]).await.map_err(failed("instruct the reaper"))?;
         }
     }
 
@@ -297,6 +286,31 @@ impl Sandbox {
     }
 }
 
+/// What the reaper waits for.
+#[derive(Debug, PartialEq, Eq)]
+enum Wants {
+    Mappings,
+    Pins { pid_one: Option<i32> },
+}
+
+/// Reads until the reaper waits. The maker tells the number of pid 1 while pid 1 tells that it is ready: either may be first.
+async fn hear(control: &mut BufReader<UnixStream>, pid_one_wanted: bool) -> Result<Wants, SandboxError> {
+    let (mut pid_one, mut is_ready) = (None, false);
+    while !(is_ready && pid_one.is_some() == pid_one_wanted) {
+        let mut line = String::new();
+        control.read_line(&mut line).await.map_err(failed("hear from the reaper"))?;
+        let report = serde_json::from_str(&line)
+            .map_err(|_| SandboxError::Namespaces { step: "make the namespaces".to_owned(), error: "the reaper ended early".to_owned() })?;
+        match report {
+            Report::WantsMappings => return Ok(Wants::Mappings),
+            Report::Forked { pid } => pid_one = Some(pid),
+            Report::Ready => is_ready = true,
+            Report::Failed { step, error } => return Err(SandboxError::Namespaces { step, error }),
+        }
+    }
+    Ok(Wants::Pins { pid_one })
+}
+
 fn pin_one(pid: i32, name: &str, directory: &Path) -> Result<PathBuf, SandboxError> {
     let target = directory.join(name);
     File::options().create(true).truncate(false).write(true).open(&target).map_err(failed(format!("make {}", target.display())))?;
@@ -336,4 +350,34 @@ fn check(spec: &SandboxSpec) -> Result<(), SandboxError> {
         return invalid("gid_mappings", "must be given together with uid_mappings");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn heard(reports: &[Report], pid_one_wanted: bool) -> Result<Wants, SandboxError> {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        for report in reports {
+            theirs.write_all(format!("{}\n", serde_json::to_string(report).unwrap()).as_bytes()).await.unwrap();
+        }
+        drop(theirs);
+        hear(&mut BufReader::new(ours), pid_one_wanted).await
+    }
+
+    #[tokio::test]
+    async fn pid_one_and_its_maker_report_in_either_order() {
+        let pins = Wants::Pins { pid_one: Some(7) };
+        assert_eq!(heard(&[Report::Forked { pid: 7 }, Report::Ready], true).await.unwrap(), pins);
+        assert_eq!(heard(&[Report::Ready, Report::Forked { pid: 7 }], true).await.unwrap(), pins);
+        assert_eq!(heard(&[Report::Ready], false).await.unwrap(), Wants::Pins { pid_one: None });
+        assert_eq!(heard(&[Report::WantsMappings], true).await.unwrap(), Wants::Mappings);
+    }
+
+    #[tokio::test]
+    async fn a_reaper_that_ends_early_is_an_error() {
+        assert!(matches!(heard(&[Report::Ready], true).await, Err(SandboxError::Namespaces { .. })));
+        let failure = Report::Failed { step: "x".to_owned(), error: "y".to_owned() };
+        assert!(matches!(heard(&[failure], true).await, Err(SandboxError::Namespaces { step, .. }) if step == "x"));
+    }
 }
