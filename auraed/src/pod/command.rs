@@ -116,7 +116,7 @@ async fn serve(options: &Options) -> io::Result<()> {
     let children = Children::start()?;
     let hierarchies = Hierarchies::detect().map_err(io::Error::other)?;
     // Once for all: `auraed oci` would otherwise copy itself in every call.
-    let protected = named("protect our binary", seal::protected())?;
+    let protected = named("protect our binary", seal::sealed_copy())?;
     let binary = PathBuf::from(format!("/proc/self/fd/{}", protected.as_raw_fd()));
     let oci = named("OCI runtime", OciRuntime::open(&options.dir, &binary, options.oci_runtime.as_deref(), children.clone()))?;
     let pod = Pod::open(&options.dir, children, hierarchies, oci)?;

@@ -1,17 +1,14 @@
-//! This binary as a container cannot change it.
+//! A sealed copy of this binary in memory.
 //!
 //! A container's first process is made by this binary and can reach it through `/proc/PID/exe` before its own program
-//! runs (CVE-2019-5736). What it reaches must not be writable: a read-only mount of the file that is in no mount
-//! namespace, so nobody can mount it anew, and that shares its pages with every other auraed; or, on a kernel without
-//! that, a memfd sealed against every change.
+//! runs (CVE-2019-5736). What it reaches must not be writable: a memfd sealed against every change.
 
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use rustix::fs::{CWD, MemfdFlags, SealFlags, StatVfsMountFlags};
-use rustix::mount::{OpenTreeFlags, open_tree};
+use rustix::fs::{MemfdFlags, SealFlags};
 
 const SELF: &str = "/proc/self/exe";
 const MFD_EXEC: u32 = 0x10;
@@ -20,51 +17,13 @@ fn every_seal() -> SealFlags {
     SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE
 }
 
-/// Whether this process was started from a protected file. One that knows no seals and can be written to counts as unprotected.
+/// Whether this process was started from a sealed copy. A file that knows no seals counts as unsealed.
 pub fn is_sealed() -> io::Result<bool> {
     let exe = File::open(SELF)?;
-    if rustix::fs::fstatvfs(&exe)?.f_flag.contains(StatVfsMountFlags::RDONLY) {
-        return Ok(true);
-    }
     match rustix::fs::fcntl_get_seals(&exe) {
         Ok(seals) => Ok(seals.contains(every_seal())),
         Err(rustix::io::Errno::INVAL) => Ok(false),
         Err(error) => Err(error.into()),
-    }
-}
-
-/// This binary, protected, to be started as `/proc/self/fd/N`; for supervisors, which do so often.
-pub fn protected() -> io::Result<OwnedFd> {
-    read_only_mount().or_else(|error| {
-        tracing::debug!(%error, "no read-only mount of the binary: copying it");
-        sealed_copy()
-    })
-}
-
-fn read_only_mount() -> io::Result<OwnedFd> {
-    #[repr(C)]
-    struct MountAttr {
-        set: u64,
-        clear: u64,
-        propagation: u64,
-        user_namespace: u64,
-    }
-    let path = std::fs::read_link(SELF)?;
-    let tree = open_tree(CWD, path, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?;
-    let attributes = MountAttr { set: libc::MOUNT_ATTR_RDONLY, clear: 0, propagation: 0, user_namespace: 0 };
-    // SAFETY: the path is an empty C string, the structure outlives the call and its size is given.
-    let result = unsafe {
-        let size = size_of::<MountAttr>();
-        libc::syscall(libc::SYS_mount_setattr, tree.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, &raw const attributes, size)
-    };
-    // What was mounted must be what runs, and not a file that has taken its place since.
-    let (here, there) = (rustix::fs::stat(SELF)?, rustix::fs::fstat(&tree)?);
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else if (here.st_dev, here.st_ino) != (there.st_dev, there.st_ino) {
-        Err(io::Error::other("the binary was replaced"))
-    } else {
-        Ok(tree)
     }
 }
 
