@@ -10,11 +10,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     protos.sort();
     let descriptors = protox::compile(&protos, [api])?;
     println!("cargo:rerun-if-changed={}", api.join("aurae").display());
-    tonic_prost_build::configure()
-        .build_client(true)
-        .bytes(".")
-        .emit_rerun_if_changed(false)
-        .compile_fds(descriptors)?;
+    tonic_prost_build::configure().build_client(true).bytes(".").emit_rerun_if_changed(false).compile_fds(descriptors)?;
     Ok(())
 }
 

@@ -108,9 +108,16 @@ fn a_dead_pod_leaves_nothing() {
 #[test]
 fn wrong_command_lines_are_refused() {
     for args in [
-        &["frob"][..], &[], &["unmount"], &["unmount", "--target", "relative"], &["unmount", "--target", "/"],
-        &["remove-tree", "--path", "/a/../b"], &["remove-tree", "--path", "/a", "--path", "/b"], &["clean-pod", "--dir"],
-        &["clean-pod", "--dir", "/nowhere", "--cgroup", "/"], &["mount-layer", "--frob", "/x"],
+        &["frob"][..],
+        &[],
+        &["unmount"],
+        &["unmount", "--target", "relative"],
+        &["unmount", "--target", "/"],
+        &["remove-tree", "--path", "/a/../b"],
+        &["remove-tree", "--path", "/a", "--path", "/b"],
+        &["clean-pod", "--dir"],
+        &["clean-pod", "--dir", "/nowhere", "--cgroup", "/"],
+        &["mount-layer", "--frob", "/x"],
     ] {
         assert!(host(args).is_err(), "{args:?}");
     }

@@ -1,5 +1,5 @@
 //! `auraed oci` against the kernel: one test for each fault of the engine below it, and the life of a container.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
 
@@ -273,4 +273,67 @@ fn devices_are_confined() {
     sandbox.expect(sandbox.exec("echo x > /dev/null && /bin/busybox head -c 1 /dev/zero"));
     sandbox.expect(sandbox.exec("/bin/busybox mknod /tmp/kmsg c 1 11"));
     assert!(!sandbox.exec("/bin/busybox head -c 1 < /tmp/kmsg").status.success());
+}
+
+#[test]
+fn a_program_that_cannot_be_run_is_named_and_leaves_nothing() {
+    for args in [&["/no/such/program"][..], &["no-such-name"], &["/etc"]] {
+        let sandbox = Sandbox::new(args);
+        let output = sandbox.create();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && text.contains(args[0]), "{text}");
+        assert!(!sandbox.dir.path().join("state").join(&sandbox.id).exists());
+        for hierarchy in ["memory", "pids", "freezer", "."] {
+            assert!(!std::path::Path::new("/sys/fs/cgroup").join(hierarchy).join("auraed-test").join(&sandbox.id).exists());
+        }
+    }
+    let sandbox = Sandbox::new(&["/bin/sleep", "1000"]);
+    sandbox.run();
+    let output = sandbox.exec_with(json!({ "args": ["/no/such/program"] }));
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("/no/such/program"), "{text}");
+}
+
+#[test]
+fn a_second_create_of_the_same_id_is_refused_and_harms_nothing() {
+    let sandbox = Sandbox::new(&["/bin/sleep", "1000"]);
+    sandbox.run();
+    let pid = sandbox.pid();
+    assert!(String::from_utf8_lossy(&sandbox.create().stderr).contains("exists"));
+    assert!(sandbox.exec("true").status.success());
+    assert!(std::path::Path::new(&format!("/proc/{pid}")).exists());
+}
+
+#[test]
+fn a_terminal_is_handed_over() {
+    use std::os::fd::AsFd;
+    let mut sandbox = Sandbox::new(&["/bin/sh", "-c", "echo on $(/bin/busybox tty); sleep 1000"]);
+    sandbox.spec["process"]["terminal"] = json!(true);
+    let socket = sandbox.dir.path().join("console.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    std::fs::write(sandbox.bundle().join("config.json"), sandbox.spec.to_string()).unwrap();
+    let bundle = sandbox.bundle();
+    let (bundle, socket) = (bundle.to_str().unwrap(), socket.to_str().unwrap());
+    sandbox.expect(sandbox.oci(&["create", "--bundle", bundle, "--console-socket", socket, &sandbox.id]));
+    let (stream, _) = listener.accept().unwrap();
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = rustix::net::RecvAncillaryBuffer::new(&mut space);
+    let mut buffer = [0; 256];
+    let mut slices = [std::io::IoSliceMut::new(&mut buffer)];
+    rustix::net::recvmsg(&stream, &mut slices, &mut control, rustix::net::RecvFlags::CMSG_CLOEXEC).unwrap();
+    let terminal = control.drain().find_map(|message| match message {
+        rustix::net::RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+        _ => None,
+    });
+    let terminal = terminal.expect("no descriptor came");
+    sandbox.expect(sandbox.oci(&["start", &sandbox.id]));
+    let mut seen = String::new();
+    while !seen.contains('\n') {
+        let mut ready = [nix::poll::PollFd::new(terminal.as_fd(), nix::poll::PollFlags::POLLIN)];
+        assert_eq!(nix::poll::poll(&mut ready, 5_000u16).unwrap(), 1, "nothing came out of the terminal");
+        let mut chunk = [0; 64];
+        let length = rustix::io::read(&terminal, &mut chunk).unwrap();
+        seen.push_str(std::str::from_utf8(&chunk[..length]).unwrap());
+    }
+    assert!(seen.starts_with("on /dev/"), "{seen}");
 }

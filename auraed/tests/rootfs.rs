@@ -75,10 +75,8 @@ fn a_second_call_answers_like_the_first() {
     place.request.user = Some(UserQuery { uid: Some(7), ..UserQuery::default() });
     place.request.working_dir = "/work/here".into();
     place.request.image_volumes = vec!["/alias".into(), "/missing".into(), "/../../data".into()];
-    place.request.mount_targets = vec![
-        MountTarget { path: "/etc/hosts".into(), directory: false },
-        MountTarget { path: "/mnt/dir".into(), directory: true },
-    ];
+    place.request.mount_targets =
+        vec![MountTarget { path: "/etc/hosts".into(), directory: false }, MountTarget { path: "/mnt/dir".into(), directory: true }];
     let first = rootfs::prepare(&place.request).unwrap();
     assert_eq!(fs::metadata(place.rootfs().join("work/here")).unwrap().uid(), 7);
     assert!(place.rootfs().join("etc/hosts").is_file() && place.rootfs().join("mnt/dir").is_dir());
@@ -104,7 +102,7 @@ fn a_hostile_image_reaches_nothing_outside() {
     for volume in ["", "/", "/..", "/file", "/../.."] {
         place.request.image_volumes = vec![volume.into()];
         assert!(rootfs::prepare(&place.request).unwrap_err().is_invalid(), "{volume:?}");
-        assert_eq!(rootfs::overlay::is_mounted(place.rootfs()).unwrap(), false);
+        assert!(!rootfs::overlay::is_mounted(place.rootfs()).unwrap());
     }
     // A link to nowhere inside the tree: an empty volume.
     place.request.image_volumes = vec!["/out".into()];

@@ -35,8 +35,7 @@ pub fn mount(blob: &Path, target: &Path) -> Result<&'static str, HostError> {
         other => (other.map_err(|error| HostError::io("mount", &blob, error))?, "file"),
     };
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-    rustix::mount::move_mount(mounted.as_fd(), "", CWD, &target, flags)
-        .map_err(|error| HostError::io("mount at", &target, error))?;
+    rustix::mount::move_mount(mounted.as_fd(), "", CWD, &target, flags).map_err(|error| HostError::io("mount at", &target, error))?;
     one_of_two(&target, how)
 }
 

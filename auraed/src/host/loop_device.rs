@@ -20,11 +20,8 @@ pub struct LoopDevice {
 impl LoopDevice {
     pub fn attach(backing: &File, path: &Path) -> Result<Self, HostError> {
         let control_path = Path::new("/dev/loop-control");
-        let control = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(control_path)
-            .map_err(|error| HostError::io("open", control_path, error))?;
+        let control =
+            OpenOptions::new().read(true).write(true).open(control_path).map_err(|error| HostError::io("open", control_path, error))?;
         let mut last = None;
         for _ in 0..MAX_TRIES {
             let number = loop_control::free(&control).map_err(|error| HostError::io("find a loop device through", control_path, error))?;

@@ -19,8 +19,8 @@ use serde_json::{Value, json};
 
 use crate::tree::RemoveError;
 
-mod clean_pod;
 mod cgroups;
+mod clean_pod;
 mod layer;
 mod loop_device;
 mod mount_table;

@@ -99,7 +99,9 @@ pub fn parse(args: Vec<OsString>) -> Result<Invocation, OciError> {
         Invocation { root: DEFAULT_ROOT.into(), log: None, debug: false, systemd_cgroup: false, command: Command::Version };
     loop {
         match cursor.next()? {
-            Word::End => return Err(OciError::Usage("name an operation: create, start, state, kill, delete, exec, update, features".into())),
+            Word::End => {
+                return Err(OciError::Usage("name an operation: create, start, state, kill, delete, exec, update, features".into()));
+            }
             Word::Plain(name) => {
                 invocation.command = command(&name, &mut cursor)?;
                 return Ok(invocation);
@@ -252,8 +254,19 @@ mod tests {
     #[test]
     fn refuses_what_it_does_not_know() {
         for line in [
-            "", "create", "create a b", "create ../x", "create ..", "start --force x", "exec ID", "update ID", "frob ID",
-            "--log-format yaml state x", "kill --all=1 ID 9", "--root", "create --preserve-fds -1 x",
+            "",
+            "create",
+            "create a b",
+            "create ../x",
+            "create ..",
+            "start --force x",
+            "exec ID",
+            "update ID",
+            "frob ID",
+            "--log-format yaml state x",
+            "kill --all=1 ID 9",
+            "--root",
+            "create --preserve-fds -1 x",
         ] {
             assert!(parsed(line).is_err(), "{line:?} was taken");
         }

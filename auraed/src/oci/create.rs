@@ -8,13 +8,12 @@ use libcontainer::syscall::syscall::SyscallType;
 use oci_spec::runtime::Spec;
 
 use super::OciError;
-use super::devices;
 use super::args::{Invocation, ProcessIo};
+use super::devices;
 
 /// Makes the container `id` from the bundle.
 pub fn create(invocation: &Invocation, id: &str, bundle: &Path, io: &ProcessIo) -> Result<(), OciError> {
-    std::fs::create_dir_all(&invocation.root)
-        .map_err(|error| OciError::io(format!("--root {}", invocation.root.display()), error))?;
+    std::fs::create_dir_all(&invocation.root).map_err(|error| OciError::io(format!("--root {}", invocation.root.display()), error))?;
     let bundle = bundle.canonicalize().map_err(|error| OciError::io(format!("--bundle {}", bundle.display()), error))?;
     let config = bundle.join("config.json");
     let spec = Spec::load(&config).map_err(|error| OciError::Input { path: config.display().to_string(), reason: error.to_string() })?;

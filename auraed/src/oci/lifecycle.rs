@@ -54,8 +54,7 @@ pub fn delete(invocation: &Invocation, id: &str, force: bool) -> Result<(), OciE
 /// Applies OCI `linux.resources` to the container's cgroup.
 pub fn update(invocation: &Invocation, id: &str, resources: &Path) -> Result<(), OciError> {
     let container = load(invocation, id)?;
-    let text = std::fs::read_to_string(resources)
-        .map_err(|error| OciError::io(format!("--resources {}", resources.display()), error))?;
+    let text = std::fs::read_to_string(resources).map_err(|error| OciError::io(format!("--resources {}", resources.display()), error))?;
     let resources = serde_json::from_str(&text)
         .map_err(|error| OciError::Input { path: format!("--resources {}", resources.display()), reason: error.to_string() })?;
     let resources: LinuxResources = resources;
@@ -64,11 +63,8 @@ pub fn update(invocation: &Invocation, id: &str, resources: &Path) -> Result<(),
         return Err(OciError::Input { path: "devices".into(), reason: "cannot be changed once a container exists on cgroup v2".into() });
     }
     let config = container.spec().map_err(|error| OciError::runtime("loading the container's config", error))?;
-    let cgroup = CgroupConfig {
-        cgroup_path: config.cgroup_path,
-        systemd_cgroup: container.systemd(),
-        container_name: container.id().to_owned(),
-    };
+    let cgroup =
+        CgroupConfig { cgroup_path: config.cgroup_path, systemd_cgroup: container.systemd(), container_name: container.id().to_owned() };
     let manager = libcgroups::common::create_cgroup_manager(cgroup).map_err(|error| OciError::runtime("update", error))?;
     manager
         .apply(&ControllerOpt { resources: &resources, disable_oom_killer: false, oom_score_adj: None, freezer_state: None })

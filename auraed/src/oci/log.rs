@@ -28,8 +28,7 @@ pub fn install(path: Option<&Path>, debug: bool) -> Result<(), OciError> {
         .open(path)
         .map_err(|error| OciError::io(format!("--log {}", path.display()), error))?;
     let level = if debug { Level::DEBUG } else { Level::WARN };
-    tracing::subscriber::set_global_default(JsonLines { file, level })
-        .map_err(|error| OciError::runtime("installing the log", error))
+    tracing::subscriber::set_global_default(JsonLines { file, level }).map_err(|error| OciError::runtime("installing the log", error))
 }
 
 #[derive(Default)]
@@ -41,11 +40,8 @@ struct Text {
 impl Visit for Text {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         // Writing to a String cannot fail.
-        let _ = if field.name() == "message" {
-            write!(self.message, "{value:?}")
-        } else {
-            write!(self.fields, " {}={value:?}", field.name())
-        };
+        let _ =
+            if field.name() == "message" { write!(self.message, "{value:?}") } else { write!(self.fields, " {}={value:?}", field.name()) };
     }
 }
 

@@ -42,7 +42,7 @@ pub enum OciError {
     #[error("failed to make a sealed copy of auraed: {0}")]
     Seal(#[source] std::io::Error),
     /// libcontainer refused or failed.
-    #[error("{operation}: {}", chain(.source))]
+    #[error("{operation}: {}", chain(.source.as_ref()))]
     Runtime {
         /// What was attempted.
         operation: &'static str,
@@ -70,7 +70,7 @@ impl OciError {
 }
 
 /// The error and its causes in one line; a cause already quoted by its effect is not repeated.
-fn chain(error: &Box<dyn std::error::Error + Send + Sync>) -> String {
+fn chain(error: &(dyn std::error::Error + Send + Sync)) -> String {
     let mut line = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

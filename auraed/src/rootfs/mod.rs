@@ -86,9 +86,7 @@ pub fn release(request: &Request) -> Result<(), RootfsError> {
     let rootfs = absolute("rootfs_path", &request.rootfs_path)?;
     overlay::unmount(&rootfs)?;
     match fs::remove_dir(&rootfs) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(RootfsError::io(format!("remove {}", rootfs.display()), error))
-        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(RootfsError::io(format!("remove {}", rootfs.display()), error)),
         _ => Ok(()),
     }
 }

@@ -72,8 +72,7 @@ fn make_upper(upper: &Path, topmost: &Path) -> Result<(), RootfsError> {
 
 fn open_dir(path: &Path) -> Result<OwnedFd, RootfsError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::openat(CWD, path, flags, Mode::empty())
-        .map_err(|error| RootfsError::io(format!("lower_paths {}", path.display()), error))
+    rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(|error| RootfsError::io(format!("lower_paths {}", path.display()), error))
 }
 
 fn by_descriptor(fd: &OwnedFd) -> String {

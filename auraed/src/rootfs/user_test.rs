@@ -52,7 +52,9 @@ fn every_form_an_image_writes() {
 #[test]
 fn what_names_nobody_is_refused() {
     let (_dir, root) = image();
-    for text in ["mallory", "alice:nogroup", "0x0", "-1", "2147483648", "4294967296", "99999999999999999999", "a:b:c", "0:-1", "+5", "big", " 0"] {
+    for text in
+        ["mallory", "alice:nogroup", "0x0", "-1", "2147483648", "4294967296", "99999999999999999999", "a:b:c", "0:-1", "+5", "big", " 0"]
+    {
         let error = find(&root, &image_user(text)).unwrap_err();
         assert!(error.is_invalid(), "{text:?}: {error}");
     }

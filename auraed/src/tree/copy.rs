@@ -107,10 +107,7 @@ fn set_mode_and_times(target: BorrowedFd<'_>, stat: &Stat) -> io::Result<()> {
 
 fn times(stat: &Stat) -> Timestamps {
     let time = |seconds: i64, nanoseconds: u64| rustix::fs::Timespec { tv_sec: seconds, tv_nsec: nanoseconds as i64 };
-    Timestamps {
-        last_access: time(stat.st_atime, stat.st_atime_nsec as u64),
-        last_modification: time(stat.st_mtime, stat.st_mtime_nsec as u64),
-    }
+    Timestamps { last_access: time(stat.st_atime, stat.st_atime_nsec), last_modification: time(stat.st_mtime, stat.st_mtime_nsec) }
 }
 
 /// For what cannot be opened: links and special files.

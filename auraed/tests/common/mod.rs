@@ -114,7 +114,9 @@ pub fn make_rootfs(root: &Path) {
         fs::create_dir_all(root.join(dir)).unwrap();
     }
     fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
-    for name in ["sh", "cat", "sleep", "ls", "id", "true", "false", "grep", "mkdir", "touch", "stat", "ulimit", "chmod", "ln", "echo", "kill"] {
+    for name in
+        ["sh", "cat", "sleep", "ls", "id", "true", "false", "grep", "mkdir", "touch", "stat", "ulimit", "chmod", "ln", "echo", "kill"]
+    {
         symlink("busybox", root.join("bin").join(name)).unwrap();
     }
 }
