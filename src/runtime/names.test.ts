@@ -71,7 +71,7 @@ suite("a name", () => {
 
   test("that an earlier daemon held is claimed once by the identical call", async () => {
     const names = new Names();
-    names.hold("n", "f", "id");
+    names.hold("n", "f", { id: "id", claimable: true });
     await assert.rejects(
       names.claim("n", "other", async () => "x", patient),
       { message: /in use by id/ },

@@ -37,9 +37,9 @@ export class Names {
     return id;
   }
 
-  /** Takes a name that a record of an earlier daemon holds; its result may be claimed once more. */
-  hold(name: string, fingerprint: string, id: string): void {
-    this.#claims.set(name, { phase: "held", fingerprint, id, delivered: false });
+  /** Takes a name that a record of an earlier daemon holds. `claimable`: the identical call may have it, once. */
+  hold(name: string, fingerprint: string, { id, claimable }: { readonly id: string; readonly claimable: boolean }): void {
+    this.#claims.set(name, { phase: "held", fingerprint, id, delivered: !claimable });
   }
 
   release(name: string): void {

@@ -22,7 +22,7 @@ export type PodState =
   | { readonly phase: "crashed"; readonly sandbox: Sandbox | undefined; readonly reason: CrashReason; readonly message: string };
 
 /** Why a pod became NOTREADY by itself. */
-export type CrashReason = "AuraedCrashed" | "NodeRebooted" | "DaemonKilled";
+export type CrashReason = "AuraedCrashed" | "NodeRebooted" | "RollbackFailed";
 
 /** What holds a running flat pod: facts needed to find and to tear down what was made for it. */
 export interface Sandbox {

@@ -7,8 +7,8 @@ import { containerFingerprint, containerName, podFingerprint, podName } from "./
 import type { PodRecord } from "./pod.ts";
 import { discard, remove as removeContainer } from "./remove-container.ts";
 import { Container, Pod, podRootDir, podStateDir, type Runtime } from "./runtime.ts";
-import { forgetPod, savePod } from "./save.ts";
-import { tearDown } from "./teardown.ts";
+import { savePod } from "./save.ts";
+import { rollBack, tearDown } from "./teardown.ts";
 import { watchPod } from "./watch.ts";
 
 export interface Records {
@@ -44,7 +44,10 @@ export async function recover(runtime: Runtime, records: Records): Promise<void>
 function load(runtime: Runtime, records: Records): void {
   for (const record of records.pods) {
     runtime.pods.set(record.id, new Pod(record, runtime.options.stateDir));
-    if (record.state.phase !== "creating") runtime.podNames.hold(podName(record.config), podFingerprint(record), record.id);
+    const { phase } = record.state;
+    // Only what runs is worth giving to a client that calls again.
+    const claimable = phase === "ready";
+    if (phase !== "creating") runtime.podNames.hold(podName(record.config), podFingerprint(record), { id: record.id, claimable });
   }
   for (const record of records.containers) {
     const pod = runtime.pods.get(record.podId);
@@ -55,21 +58,20 @@ function load(runtime: Runtime, records: Records): void {
     const container = new Container(record, pod);
     pod.containers.set(record.id, container);
     runtime.containers.set(record.id, container);
-    if (record.state.phase !== "creating") {
-      runtime.containerNames.hold(containerName(record.podId, record.config), containerFingerprint(record.config), record.id);
-    }
+    const { phase } = record.state;
+    const held = { id: record.id, claimable: phase === "created" };
+    if (phase !== "creating")
+      runtime.containerNames.hold(containerName(record.podId, record.config), containerFingerprint(record.config), held);
   }
 }
 
 async function recoverPod(runtime: Runtime, pod: Pod, signal: AbortSignal): Promise<void> {
   const { state } = pod.record;
-  if (pod.record.bootId !== runtime.options.bootId && state.phase !== "stopped") return afterReboot(runtime, pod, signal);
+  if (pod.record.bootId !== runtime.options.bootId && state.phase !== "stopped" && state.phase !== "creating")
+    return afterReboot(runtime, pod, signal);
   switch (state.phase) {
     case "creating":
-      await tearDown(runtime, pod, { signal });
-      await forgetPod(runtime, pod);
-      await runtime.host.removeTree(podRootDir(runtime.options.rootDir, pod.id), { signal });
-      runtime.pods.delete(pod.id);
+      await rollBack(runtime, pod, { signal });
       runtime.log.info("rolled back a pod that the last daemon left half made", { podId: pod.id });
       return;
     case "stopping":

@@ -5,6 +5,7 @@ import { SupervisorServiceService } from "../../api/gen/aurae/supervisor/v0/supe
 import { CONTRACT_VERSION } from "../agent/agent.ts";
 import { AgentError } from "../agent/errors.ts";
 import { podCgroup } from "../host/cgroup-paths.ts";
+import { messageOf } from "../lib/coded-error.ts";
 import { failpoint } from "../lib/failpoint.ts";
 import { newId } from "../lib/ids.ts";
 import { nowNs } from "../lib/time.ts";
@@ -17,8 +18,8 @@ import { checkPodFiles, podFilePaths, podHostname, writePodFiles } from "./pod-d
 import type { PodNetwork } from "./ports.ts";
 import { Pod, podRootDir, podStateDir, type Runtime } from "./runtime.ts";
 import type { SandboxConfig } from "./sandbox-config.ts";
-import { forgetPod, savePod } from "./save.ts";
-import { tearDown } from "./teardown.ts";
+import { savePod } from "./save.ts";
+import { rollBack } from "./teardown.ts";
 import { watchPod } from "./watch.ts";
 
 export interface RunPodRequest {
@@ -91,15 +92,14 @@ function newPod(runtime: Runtime, { config, handler }: RunPodRequest, placement:
   return new Pod(record, stateDir);
 }
 
-/** Rollback is teardown, and then no trace. What cannot be torn down stays listed as NOTREADY, for RemovePodSandbox to try again. */
+/** What cannot be undone becomes visible as NOTREADY, for RemovePodSandbox to try again. */
 async function undo(runtime: Runtime, pod: Pod): Promise<void> {
   try {
-    await tearDown(runtime, pod, { signal: AbortSignal.timeout(ATTEMPT_TIMEOUT_MS) });
-    await forgetPod(runtime, pod);
-    await runtime.host.removeTree(podRootDir(runtime.options.rootDir, pod.id), { signal: AbortSignal.timeout(ATTEMPT_TIMEOUT_MS) });
-    runtime.pods.delete(pod.id);
+    await rollBack(runtime, pod, { signal: AbortSignal.timeout(ATTEMPT_TIMEOUT_MS) });
   } catch (error) {
     runtime.log.error("a pod that failed to start could not be cleaned up: remove it to try again", { podId: pod.id }, error);
+    pod.apply({ type: "crashed", reason: "RollbackFailed", message: messageOf(error) });
+    await savePod(runtime, pod);
   }
 }
 

@@ -3,8 +3,8 @@ import { SupervisorServiceService } from "../../api/gen/aurae/supervisor/v0/supe
 import { ownedCgroups } from "./cgroup.ts";
 import { applyShutdownExits, CONTAINER_KILL_TIMEOUT_MS, markLost, waitExited } from "./exits.ts";
 import { sandboxOf } from "./pod.ts";
-import { type Pod, podStateDir, type Runtime } from "./runtime.ts";
-import { savePod } from "./save.ts";
+import { type Pod, podRootDir, podStateDir, type Runtime } from "./runtime.ts";
+import { forgetPod, savePod } from "./save.ts";
 
 const SIGKILL = 9;
 
@@ -29,12 +29,24 @@ export async function tearDown(runtime: Runtime, pod: Pod, options: { readonly s
   if (pod.record.state.phase === "stopped") return;
   pod.apply({ type: "stop" });
   await savePod(runtime, pod);
+  await giveBack(runtime, pod, options);
+  pod.apply({ type: "torn-down" });
+  await savePod(runtime, pod);
+}
+
+/** Undoes a pod that never became READY. Its record stays `creating` until the end, so that a daemon killed meanwhile begins this again. */
+export async function rollBack(runtime: Runtime, pod: Pod, options: { readonly signal: AbortSignal }): Promise<void> {
+  await giveBack(runtime, pod, options);
+  await forgetPod(runtime, pod);
+  await runtime.host.removeTree(podRootDir(runtime.options.rootDir, pod.id), options);
+  runtime.pods.delete(pod.id);
+}
+
+async function giveBack(runtime: Runtime, pod: Pod, options: { readonly signal: AbortSignal }): Promise<void> {
   for (const step of STEPS) {
     runtime.log.debug("pod teardown", { podId: pod.id, step: step.name });
     await step.undo(runtime, pod, options);
   }
-  pod.apply({ type: "torn-down" });
-  await savePod(runtime, pod);
 }
 
 /** So that a container that obeys SIGKILL has ended, with its log complete, while the pod's network still stands. */
