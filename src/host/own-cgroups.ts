@@ -1,12 +1,11 @@
 import { rmdir } from "node:fs/promises";
+import { join } from "node:path";
 
-import { cgroupDirectory, detectCgroups } from "./cgroups.ts";
+import { detectCgroups } from "./cgroups.ts";
 
-/** Removes the parent of our own pods' cgroups from every hierarchy. One that still holds a pod stays. */
+/** Removes the parent of our own pods' cgroups from every hierarchy, cgroup2's on a hybrid host too. One that still holds a pod stays. */
 export async function removeOwnCgroups(instanceId: string): Promise<void> {
-  const layout = await detectCgroups();
-  const controllers = layout.version === "v2" ? [""] : [...layout.controllerMounts.keys()];
-  const directories = controllers.map((controller) => cgroupDirectory(layout, controller, `/aurae-${instanceId}`));
-  const unique = new Set(directories.filter((directory) => directory !== undefined));
-  await Promise.all([...unique].map((directory) => rmdir(directory).catch(() => {})));
+  const { controllerMounts, unifiedMount } = await detectCgroups();
+  const mountPoints = new Set([...controllerMounts.values(), ...(unifiedMount === undefined ? [] : [unifiedMount])]);
+  await Promise.all([...mountPoints].map((mountPoint) => rmdir(join(mountPoint, `aurae-${instanceId}`)).catch(() => {})));
 }
