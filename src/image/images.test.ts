@@ -291,6 +291,22 @@ describe("Images", () => {
     await rejects(images.mountLayers(id, "c3", { signal }), "ERR_IMAGE_NOT_FOUND");
   });
 
+  it("keeps a layer mounted between containers, until its last image or the daemon goes", async () => {
+    const first = registry.push("idle", "v", { layers: [shared, [file("a")]] });
+    const second = registry.push("other", "v", { layers: [shared, [file("b")]] });
+    await pull("idle:v");
+    await pull("other:v");
+    await images.mountLayers(first.id, "c1", { signal });
+    await images.releaseLayers("c1");
+    assert.equal(mounter.mounts.size, 2);
+    await images.remove(first.id);
+    assert.equal(mounter.mounts.size, 1, "the layer that the other image shares");
+    await images[Symbol.asyncDispose]();
+    assert.equal(mounter.mounts.size, 0);
+    await reopen();
+    await images.remove(second.id);
+  });
+
   it("takes down the mounts of owners that are gone", async () => {
     const { id } = registry.push("used", "v", { layers: [shared] });
     await pull("used:v");

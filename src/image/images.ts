@@ -148,7 +148,7 @@ class ImageStore implements ImageRoom {
 
   async releaseLayers(owner: string): Promise<void> {
     this.#checkOpen();
-    const imageId = await this.#claims.release(owner);
+    const imageId = this.#claims.release(owner);
     if (imageId !== undefined && this.#images.get(imageId)?.record.removed !== false) await this.#collect();
   }
 
@@ -159,7 +159,7 @@ class ImageStore implements ImageRoom {
       else this.#claims.recover(owner, { imageId: image.id, diffIds: image.parsed.diffIds });
     }
     this.#recovered = true;
-    await this.#claims.sweep();
+    await this.#claims.sweep(() => false);
     await this.#collect();
   }
 
@@ -247,14 +247,15 @@ class ImageStore implements ImageRoom {
       await this.#change(async () => {
         for (const { id, record } of this.#images.values()) if (record.removed && !this.#claims.imageInUse(id)) await this.#forget(id);
       });
+      await this.#claims.sweep((diffId) => this.#isNeeded(diffId));
       await this.#layers.collect((diffId) => this.#isNeeded(diffId));
     } catch (error) {
       if (!this.#closed) this.#log.warn("image content could not be deleted; it is tried again with the next removal", {}, error);
     }
   }
 
-  #isNeeded(diffId: Digest): boolean {
-    for (const image of this.#images.values()) if (image.parsed.diffIds.includes(diffId)) return true;
+  #isNeeded(diffId: string): boolean {
+    for (const image of this.#images.values()) if (image.parsed.diffIds.some((own) => own === diffId)) return true;
     return this.#claims.layerInUse(diffId);
   }
 

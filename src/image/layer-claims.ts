@@ -16,7 +16,10 @@ interface Claim {
 
 const MAX_WAITING = 4096;
 
-/** Who needs which layers mounted. A layer is mounted once, for the first claim, and unmounted after the last. */
+/**
+ * Who needs which layers mounted. A layer is mounted once, for the first claim, and stays mounted without one: a mount costs a process, and
+ * the image's next container finds it. It goes with the layer's last image, or with the daemon.
+ */
 export class LayerClaims implements AsyncDisposable {
   readonly #dir: string;
   readonly #mounter: LayerMounter;
@@ -57,27 +60,26 @@ export class LayerClaims implements AsyncDisposable {
     try {
       await Promise.all(unique.map((diffId) => this.#mountOne(diffId, blobPath(diffId), signal)));
     } catch (error) {
-      if (fresh) await this.release(owner);
+      if (fresh) this.release(owner);
       throw error;
     }
     return unique.map((diffId) => this.#targetOf(diffId));
   }
 
   /** Answers the image that the owner had claimed. */
-  async release(owner: string): Promise<Digest | undefined> {
-    const claim = this.#claims.get(owner);
-    if (claim === undefined) return undefined;
+  release(owner: string): Digest | undefined {
+    const imageId = this.#claims.get(owner)?.imageId;
     this.#claims.delete(owner);
-    await Promise.all([...new Set(claim.diffIds)].map((diffId) => this.#unmountUnclaimed(this.#targetOf(diffId))));
-    return claim.imageId;
+    return imageId;
   }
 
-  /** Takes down every mount that nobody claims. */
-  async sweep(): Promise<void> {
-    await Promise.all([...this.#mounted].map((target) => this.#unmountUnclaimed(target)));
+  /** Takes down every mount that nobody claims and whose layer is not to be kept. */
+  async sweep(isKept: (diffId: string) => boolean): Promise<void> {
+    await Promise.all([...this.#mounted].filter((target) => !isKept(diffIdOf(target))).map((target) => this.#unmountUnclaimed(target)));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    await this.sweep(() => false);
     await this.#queue[Symbol.asyncDispose]();
   }
 
@@ -98,10 +100,14 @@ export class LayerClaims implements AsyncDisposable {
   async #unmountUnclaimed(target: string): Promise<void> {
     const signal = new AbortController().signal;
     await this.#queue.run(target, signal, async () => {
-      if (!this.#mounted.has(target) || this.layerInUse(`sha256:${basename(target)}`)) return;
+      if (!this.#mounted.has(target) || this.layerInUse(diffIdOf(target))) return;
       await this.#mounter.unmount(target, { signal });
       this.#mounted.delete(target);
       await rmdir(target).catch(() => {});
     });
   }
+}
+
+function diffIdOf(target: string): string {
+  return `sha256:${basename(target)}`;
 }

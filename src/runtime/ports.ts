@@ -80,7 +80,7 @@ export interface Images {
    * directories, uppermost first. The same owner's second call answers like the first.
    */
   mountLayers(imageId: string, owner: string, options: { readonly signal: AbortSignal }): Promise<readonly string[]>;
-  /** Gives up the owner's claim; a layer without claims is unmounted. Unknown owner is success. */
+  /** Gives up the owner's claim; a layer without claims is unmounted when its last image goes. Unknown owner is success. */
   releaseLayers(owner: string): Promise<void>;
   /** At start: the owners that exist, with their image. Mounts of others are taken down. */
   recoverMounts(owners: ReadonlyMap<string, string>): Promise<void>;
