@@ -23,11 +23,11 @@ export function peersDir(): string {
 }
 
 /**
- * `AURAE_CRI_E2E_SHARED_HOST=1`: others use this host meanwhile, so only what bears a mark of the runtime under test counts as its leak. Without
- * it everything new counts.
+ * `AURAE_CRI_E2E_EXCLUSIVE_HOST=1`: nobody else uses this host meanwhile, so everything new counts as a leak. Without it only what bears a
+ * mark of the runtime under test does: tests run beside other tests.
  */
 export function hostIsShared(): boolean {
-  return process.env["AURAE_CRI_E2E_SHARED_HOST"] === "1";
+  return process.env["AURAE_CRI_E2E_EXCLUSIVE_HOST"] !== "1";
 }
 
 /** The environment of a daemon or tool: ours, with the peers first in PATH, and `extra`. */
