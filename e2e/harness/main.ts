@@ -1,5 +1,9 @@
-/** Runs a program's main function; a failure is told with everything that it hides, and becomes exit code 1. */
+/**
+ * Runs a program's main function; a failure is told with everything that it hides, and becomes exit code 1. A first Ctrl-C ends the programs that it
+ * started, which fails the step under way, and so leads to the usual cleaning up; a second one ends it at once.
+ */
 export async function runMain(main: () => Promise<void>): Promise<void> {
+  process.once("SIGINT", () => console.error("\ninterrupted: cleaning up"));
   try {
     await main();
   } catch (error) {

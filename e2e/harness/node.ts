@@ -1,5 +1,8 @@
 import { rm } from "node:fs/promises";
 
+import type { ServiceError } from "@grpc/grpc-js";
+import { status } from "@grpc/grpc-js";
+
 import { ImageSpec } from "../../api/gen/cri/v1/api.ts";
 import type { CriClients } from "./cri-client.ts";
 import { connectCri, unary } from "./cri-client.ts";
@@ -135,8 +138,7 @@ export class Node implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await using _ = this.#resources;
     try {
-      if (this.#daemon !== undefined && !this.#daemon.isRunning) await this.startDaemon();
-      if (this.#daemon !== undefined) await this.drain();
+      if (this.#daemon !== undefined) await this.#drainEvenAfterDeath();
     } finally {
       await this.#daemon?.stop();
     }
@@ -144,6 +146,17 @@ export class Node implements AsyncDisposable {
     const leaks = await leaksOf(this.prefix, this.#before);
     if (leaks.length === 0) return;
     throw new Error(`the runtime left behind:\n  ${leaks.join("\n  ")}`);
+  }
+
+  /** An interrupted run has ended the daemon, or is just ending it. */
+  async #drainEvenAfterDeath(): Promise<void> {
+    try {
+      await this.drain();
+    } catch (error) {
+      if ((error as ServiceError).code !== status.UNAVAILABLE) throw error;
+      await this.restart();
+      await this.drain();
+    }
   }
 
   noteFailure(error: unknown): void {
