@@ -10,7 +10,7 @@ import { removeOwnCgroups } from "./own-cgroups.ts";
 
 test("our cgroup goes from every hierarchy of this host; one that holds a pod stays", async () => {
   const mounts = (await readMountinfo()).filter(
-    ({ mountPoint, fsType }) => /^\/sys\/fs\/cgroup/.test(mountPoint) && /^cgroup2?$/.test(fsType),
+    ({ mountPoint, fsType }) => mountPoint.startsWith("/sys/fs/cgroup") && /^cgroup2?$/.test(fsType),
   );
   const instanceId = `test-${randomBytes(4).toString("hex")}`;
   const own = mounts.map(({ mountPoint }) => join(mountPoint, `aurae-${instanceId}`));
