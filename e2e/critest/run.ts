@@ -1,48 +1,44 @@
 /**
- * run.ts [--runtime KIND]... [--handler NAME]... [--focus REGEX] [--parallel N]: runs the real critest, unchanged, against a runtime on a prefix
+ * run.ts [--runtime KIND]... [--handler NAME]... [--focus REGEX] [--parallel N] [--websocket]: runs the real critest against a runtime on a prefix
  * of its own and writes a table of all specs to build/critest/. Ends with `N passed, N failed, N skipped`.
  *
- * --runtime   aurae-cri (default) or containerd; given twice, both are run
- * --handler   a runtime handler; default: the default one, and for ours aurae-flat as well
- * --focus     only specs whose full name matches
- * --parallel  as critest's own option; needs the ginkgo peer
+ * --runtime    aurae-cri (default) or containerd; given twice, both are run
+ * --handler    a runtime handler; default: the default one, and for ours aurae-flat as well
+ * --focus      only specs whose full name matches
+ * --parallel   critest's own option; needs the ginkgo peer
+ * --websocket  exec, attach and port-forward over WebSocket, not SPDY
  */
-import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { cp, mkdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 
-import { runCommand } from "../harness/command.ts";
 import { runMain } from "../harness/main.ts";
 import { Node } from "../harness/node.ts";
 import { takeMachineLock } from "../harness/ports.ts";
 import { writeHosts } from "../harness/prefix.ts";
 import { Registry } from "../harness/registry.ts";
 import type { RuntimeKind } from "../harness/settings.ts";
-import { peersDir, repositoryDir } from "../harness/settings.ts";
-import { mountsBelow } from "../harness/sweep.ts";
+import { repositoryDir } from "../harness/settings.ts";
 import { waitFor } from "../harness/wait.ts";
-import { critestImages, upstreamHosts } from "./images/images.ts";
+import { critestImages, digestImageName, upstreamHosts } from "./images/images.ts";
 import { readParts } from "./images/parts.ts";
-import type { Column, Omission } from "./report.ts";
-import { formatTotals, parseReport, renderTable, totalsOf } from "./report.ts";
+import type { Column } from "./report.ts";
+import { formatTotals, renderTable, totalsOf } from "./report.ts";
+import type { SuiteOptions } from "./suite.ts";
+import { runDigestSpec, runSuite } from "./suite.ts";
 
 const outputDir = join(repositoryDir, "build", "critest");
-
-const omissions: readonly Omission[] = [
-  {
-    namePart: "public image with digest should be pulled and removed",
-    reason: "the digest is a constant of the suite, and the image's bytes cannot be made again",
-  },
-];
-
-interface Options {
-  readonly focus: string | undefined;
-  readonly parallel: number;
-}
 
 interface Subject {
   readonly kind: RuntimeKind;
   readonly handler: string;
+}
+
+/** A registry with the suite's images. */
+interface Source {
+  readonly registry: Registry;
+  /** Of the image that stands for the one that the suite knows by digest. */
+  readonly digest: string;
 }
 
 async function main(): Promise<void> {
@@ -52,19 +48,20 @@ async function main(): Promise<void> {
       handler: { type: "string", multiple: true },
       focus: { type: "string" },
       parallel: { type: "string", default: "1" },
+      websocket: { type: "boolean", default: false },
     },
   });
-  const options = { focus: values.focus, parallel: Number(values.parallel) };
+  const options = { focus: values.focus, parallel: Number(values.parallel), websocket: values.websocket };
   const subjects = values.runtime.flatMap((kind) => subjectsOf(kind, values.handler));
   // critest has ports of its own compiled in: 12000 to 12003.
   using _ = await waitFor("another run of critest on this machine to end", () => takeMachineLock("critest"), { timeoutMs: 1_800_000 });
   await using registry = await Registry.start();
-  for (const image of critestImages(await readParts())) await registry.push(image);
+  const source = { registry, digest: await publishImages(registry) };
 
   const columns: Column[] = [];
   const errors: unknown[] = [];
   for (const subject of subjects) {
-    await runSubject(subject, registry, options, columns).catch((error: unknown) => errors.push(error));
+    await runSubject(subject, source, options, columns).catch((error: unknown) => errors.push(error));
     await writeFile(join(outputDir, "results.md"), renderTable(columns));
   }
   const totals = totalsOf(columns);
@@ -86,17 +83,24 @@ function subjectsOf(kind: string, handlers: readonly string[] | undefined): Subj
   }
 }
 
+async function publishImages(registry: Registry): Promise<string> {
+  const images = critestImages(await readParts());
+  for (const image of images) await registry.push(image);
+  return images.find(({ name }) => name === digestImageName)?.manifest.digest ?? "";
+}
+
 /** One run of the suite. Its column is added before the runtime is taken down, so that a leak does not hide the results. */
-async function runSubject(subject: Subject, registry: Registry, options: Options, columns: Column[]): Promise<void> {
+async function runSubject(subject: Subject, source: Source, options: SuiteOptions, columns: Column[]): Promise<void> {
   const title = subject.handler === "" ? subject.kind : `${subject.kind}, handler ${subject.handler}`;
   const dir = join(outputDir, `${subject.kind}${subject.handler === "" ? "" : `-${subject.handler}`}`);
   await rm(dir, { recursive: true, force: true });
   await mkdir(dir, { recursive: true });
   console.log(`\n=== critest on ${title}`);
-  await using node = await Node.start({ kind: subject.kind, registry });
-  for (const host of upstreamHosts) await writeHosts(node.prefix, host, `server = "http://${registry.host}"\n`);
+  await using node = await Node.start({ kind: subject.kind, registry: source.registry });
+  for (const host of upstreamHosts) await writeHosts(node.prefix, host, `server = "http://${source.registry.host}"\n`);
   try {
-    const results = parseReport(await runCritest(node, subject, options, dir), omissions);
+    const results = [...(await runSuite(node, subject.handler, options, dir))];
+    if (options.focus === undefined) results.push(...(await runDigestSpec(node, source.digest, dir)));
     columns.push({ title, results });
     for (const { name, outcome } of results) {
       if (outcome.state === "failed") console.log(`failed: ${name}\n  ${outcome.message.replaceAll("\n", "\n  ")}`);
@@ -105,34 +109,6 @@ async function runSubject(subject: Subject, registry: Registry, options: Options
     console.log(`=== ${title}: ${formatTotals(totalsOf([{ title, results }]))}`);
   } finally {
     await cp(join(node.prefix.dir, "daemon.log"), join(dir, "daemon.log"));
-  }
-}
-
-/** Runs the suite to its end and returns ginkgo's JSON report. Its output goes to `output.log` in `dir`. */
-async function runCritest(node: Node, subject: Subject, options: Options, dir: string): Promise<string> {
-  const temporary = await mkdtemp(join(node.prefix.dir, "critest-"));
-  const endpoint = `unix://${node.prefix.socketPath}`;
-  const args = [
-    `-runtime-endpoint=${endpoint}`,
-    `-image-endpoint=${endpoint}`,
-    `-runtime-handler=${subject.handler}`,
-    ...(options.parallel > 1 ? [`-parallel=${options.parallel}`] : []),
-    ...omissions.map(({ namePart }) => `-ginkgo.skip=${namePart}`),
-    ...(options.focus === undefined ? [] : [`-ginkgo.focus=${options.focus}`]),
-    "-ginkgo.no-color",
-    "-ginkgo.timeout=30m",
-    `-ginkgo.json-report=${join(dir, "report.json")}`,
-  ];
-  try {
-    const result = await runCommand(join(peersDir(), "bin", "critest"), args, { environment: { TMPDIR: temporary } });
-    await writeFile(join(dir, "output.log"), result.stdout + result.stderr);
-    return await readFile(join(dir, "report.json"), "utf8").catch((error: unknown) => {
-      throw new Error(`critest wrote no report; the end of its output:\n${result.stdout.slice(-2000)}${result.stderr}`, { cause: error });
-    });
-  } finally {
-    // Specs of mount propagation that fail leave bind mounts behind, and deleting below one of those deletes what it shows.
-    for (const mountPoint of (await mountsBelow(temporary)).reverse()) await runCommand("umount", ["-l", mountPoint]);
-    await rm(temporary, { recursive: true, force: true });
   }
 }
 

@@ -8,6 +8,9 @@ import type { Parts } from "./parts.ts";
 /** The registries whose names are compiled into critest; all of them are served by the one on the loopback. */
 export const upstreamHosts = ["registry.k8s.io", "k8s.gcr.io", "gcr.io"] as const;
 
+/** Its digest cannot be the one that the suite knows. */
+export const digestImageName = "k8s-staging-cri-tools/test-image-digest";
+
 /**
  * Every image that critest 1.36 names, made of parts of this machine. Each has a file with its name, so that none shares its id with another: the
  * suite compares ids and the exact tags of one. An image that is named under several tags or hosts is one manifest.
@@ -36,6 +39,7 @@ export function critestImages(parts: Parts): readonly PublishedImage[] {
     // A server in the host's network must not take port 80.
     ...make(`k8s-staging-cri-tools/hostnet-nginx-${goArchitecture()}`, ["latest"], nginx(12003)),
     ...["1", "2", "3", "latest"].flatMap((name) => test(name, ["latest"])),
+    ...make(digestImageName, ["latest"]),
     ...test("tag", ["test"]),
     ...test("tag", ["all"]),
     ...test("tags", ["1", "2", "3"]),
