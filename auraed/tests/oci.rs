@@ -214,8 +214,8 @@ fn resources_are_changed() {
     let file = sandbox.dir.path().join("resources.json");
     std::fs::write(&file, json!({ "memory": { "limit": 96 << 20 }, "cpu": { "shares": 512 } }).to_string()).unwrap();
     sandbox.expect(sandbox.oci(&["update", "--resources", file.to_str().unwrap(), &sandbox.id]));
-    let v1 = format!("/sys/fs/cgroup/memory/auraed-test/{}/memory.limit_in_bytes", sandbox.id);
-    let v2 = format!("/sys/fs/cgroup/auraed-test/{}/memory.max", sandbox.id);
+    let v1 = format!("/sys/fs/cgroup/memory/{}/container/memory.limit_in_bytes", sandbox.id);
+    let v2 = format!("/sys/fs/cgroup/{}/container/memory.max", sandbox.id);
     let limit = std::fs::read_to_string(v1).or_else(|_| std::fs::read_to_string(v2)).unwrap();
     assert_eq!(limit.trim(), (96 << 20).to_string());
 }
@@ -283,9 +283,7 @@ fn a_program_that_cannot_be_run_is_named_and_leaves_nothing() {
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success() && text.contains(args[0]), "{text}");
         assert!(!sandbox.dir.path().join("state").join(&sandbox.id).exists());
-        for hierarchy in ["memory", "pids", "freezer", "."] {
-            assert!(!std::path::Path::new("/sys/fs/cgroup").join(hierarchy).join("auraed-test").join(&sandbox.id).exists());
-        }
+        assert_eq!(sandbox.cgroups("container"), Vec::<std::path::PathBuf>::new());
     }
     let sandbox = Sandbox::new(&["/bin/sleep", "1000"]);
     sandbox.run();
@@ -336,4 +334,39 @@ fn a_terminal_is_handed_over() {
         seen.push_str(std::str::from_utf8(&chunk[..length]).unwrap());
     }
     assert!(seen.starts_with("on /dev/"), "{seen}");
+}
+
+#[test]
+fn a_cgroup_mount_is_as_writable_as_its_options_say() {
+    let limit = if std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        "/sys/fs/cgroup/memory.max"
+    } else {
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes"
+    };
+    let parent = std::path::Path::new(limit).parent().unwrap().display();
+    for (namespace, option) in [(false, "ro"), (false, "rw"), (true, "ro"), (true, "rw")] {
+        let mut sandbox = Sandbox::new(&["/bin/sleep", "1000"]);
+        let options = ["nosuid", "noexec", "nodev", "relatime", option];
+        let mount = json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": options });
+        sandbox.spec["mounts"].as_array_mut().unwrap().push(mount);
+        if namespace {
+            sandbox.spec["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "cgroup" }));
+        }
+        sandbox.run();
+        let table = std::fs::read_to_string(format!("/proc/{}/mountinfo", sandbox.pid())).unwrap();
+        let mounts = table.lines().filter(|line| line.split(' ').nth(4).unwrap().starts_with("/sys/fs/cgroup"));
+        let flags: Vec<&str> = mounts.map(|line| line.split(' ').nth(5).unwrap()).collect();
+        assert!(!flags.is_empty() && flags.iter().all(|flags| *flags == format!("{option},nosuid,nodev,noexec,relatime")), "{table}");
+        for script in [format!("mkdir {parent}/x && /bin/busybox rmdir {parent}/x"), format!("echo 1073741824 > {limit}")] {
+            let output = sandbox.exec(&script);
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            if option == "rw" {
+                assert!(output.status.success(), "{script}: {said}");
+            } else {
+                assert!(!output.status.success() && said.contains("Read-only file system"), "{script}: {said}");
+            }
+        }
+        let top = sandbox.exec("mkdir /sys/fs/cgroup/x && /bin/busybox rmdir /sys/fs/cgroup/x");
+        assert_eq!(top.status.success(), option == "rw", "{top:?}");
+    }
 }

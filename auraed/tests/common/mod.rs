@@ -6,6 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -35,6 +36,14 @@ impl Sandbox {
 
     pub fn rootfs(&self) -> PathBuf {
         self.bundle().join("rootfs")
+    }
+
+    /// Where `name` below the container's own parent cgroup exists, in all hierarchies of either version.
+    pub fn cgroups(&self, name: &str) -> Vec<PathBuf> {
+        let top = PathBuf::from("/sys/fs/cgroup");
+        let inner = fs::read_dir(&top).unwrap().map(|entry| entry.unwrap().path());
+        let roots = inner.filter(|path| path.is_dir() && !path.ends_with(&self.id)).chain([top.clone()]);
+        roots.map(|root| root.join(&self.id).join(name)).filter(|path| path.is_dir()).collect()
     }
 
     pub fn log(&self) -> String {
@@ -105,6 +114,15 @@ impl Sandbox {
 impl Drop for Sandbox {
     fn drop(&mut self) {
         self.oci(&["delete", "--force", &self.id]);
+        for path in self.cgroups("") {
+            // A cgroup is busy for a moment after its last process.
+            for _ in 0..100 {
+                match fs::remove_dir(&path) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => std::thread::sleep(Duration::from_millis(10)),
+                    _ => break,
+                }
+            }
+        }
     }
 }
 
@@ -139,7 +157,8 @@ fn spec(id: &str, args: &[&str]) -> Value {
             { "destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"] },
         ],
         "linux": {
-            "cgroupsPath": format!("/auraed-test/{id}"),
+            // A parent of its own for each: removing it can hinder nobody else's create.
+            "cgroupsPath": format!("/{id}/container"),
             "namespaces": [{ "type": "pid" }, { "type": "ipc" }, { "type": "uts" }, { "type": "mount" }, { "type": "network" }],
         },
     })
