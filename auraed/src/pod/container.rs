@@ -256,6 +256,8 @@ impl Container {
             return Err(self.wrong_phase("created"));
         }
         let files = self.shared.oci.files(&format!("start-{}", self.view.id));
+        // Before the call: a short program has ended when it returns.
+        let started_at_ns = now_ns();
         if let Err(error) = self.shared.oci.start(&self.view.id, &files).await {
             self.fail_start().await;
             return Err(error.into());
@@ -264,7 +266,6 @@ impl Container {
             State::Created(process) => State::Running(process),
             other => other,
         };
-        let started_at_ns = now_ns();
         self.view = View { phase: Phase::Running, started_at_ns, ..self.view.clone() };
         self.shared.journal.publish(Kind::Started, self.view.clone());
         Ok(started_at_ns)
@@ -286,7 +287,9 @@ impl Container {
             tracing::error!(container_id = %self.view.id, "processes of the container could not be killed");
         }
         process.pump.finish(OUTPUT_DRAIN).await;
-        let exit = Exit { code: code.unwrap_or(exited.code), oom_killed, finished_at_ns: exited.at_ns };
+        // The wall clock may have been set back meanwhile.
+        let finished_at_ns = exited.at_ns.max(self.view.started_at_ns);
+        let exit = Exit { code: code.unwrap_or(exited.code), oom_killed, finished_at_ns };
         self.view = View { phase: Phase::Exited, pid: 0, exit: Some(exit), ..self.view.clone() };
         if let Err(error) = self.shared.write_exit(&self.view.id, exit) {
             tracing::error!(%error, container_id = %self.view.id, "the exit could not be written");
