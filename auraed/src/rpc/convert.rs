@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::call;
 use crate::api::pod::v0 as api;
 use crate::pod::errors::PodError;
 use crate::pod::journal::{Exit, Phase, View};
@@ -10,6 +11,7 @@ use crate::pod::journal::{Exit, Phase, View};
 pub fn container_id(id: String) -> Result<String, PodError> {
     let plain = id.chars().all(|character| character.is_ascii_alphanumeric() || matches!(character, '_' | '-' | '.'));
     if plain && id.len() <= 128 && id.starts_with(|first: char| first.is_ascii_alphanumeric()) {
+        call::about_container(&id);
         Ok(id)
     } else {
         Err(PodError::Invalid { field: "container_id", problem: "must be 1 to 128 letters, digits, `_`, `-` and `.`".to_owned() })

@@ -1,5 +1,6 @@
 //! One file per RPC: conversion and status mapping only.
 
+mod call;
 mod convert;
 mod pod;
 mod status;
@@ -66,11 +67,16 @@ impl Service<http::Request<Body>> for Services {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        if request.uri().path().strip_prefix('/').is_some_and(|path| path.starts_with(SUPERVISOR)) {
+        let call = call::Call::begin(&request);
+        let serve = if request.uri().path().strip_prefix('/').is_some_and(|path| path.starts_with(SUPERVISOR)) {
             self.supervisor.call(request)
         } else {
             // Answers Unimplemented to what it does not know.
             self.pod.call(request)
+        };
+        match call {
+            Some(call) => Box::pin(call.answer(serve)),
+            None => serve,
         }
     }
 }

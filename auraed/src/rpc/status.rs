@@ -2,16 +2,18 @@
 
 use tonic::{Code, Status};
 
+use super::call;
 use crate::cgroup::CgroupError;
 use crate::pod::errors::PodError;
 use crate::pod::sandbox::SandboxError;
 
-/// Logs a failure, once, and says it to the caller.
+/// Logs a failure, once, and says it to the caller. In a call that is logged, its line has the reason.
 pub fn status(error: PodError) -> Status {
     let code = code(&error);
     match code {
+        _ if call::failed_with(&error) => {}
         Code::Internal => tracing::error!(%error, "a call failed"),
-        _ => tracing::info!(%error, "a call was refused"),
+        _ => tracing::debug!(%error, "a call was refused"),
     }
     Status::new(code, error.to_string())
 }
