@@ -234,9 +234,8 @@ fn features_are_those_tested_here() {
     assert!(features["linux"]["namespaces"].as_array().unwrap().contains(&json!("user")));
 }
 
-#[test]
-fn a_user_namespace_is_joined_by_exec_too() {
-    let mut sandbox = Sandbox::new(&["/bin/sleep", "1000"]);
+/// Puts the container, not yet created, into a user namespace.
+fn map_users(sandbox: &mut Sandbox) {
     let mapping = json!([{ "containerID": 0, "hostID": 200_000, "size": 65_536 }]);
     sandbox.spec["linux"]["uidMappings"] = mapping.clone();
     sandbox.spec["linux"]["gidMappings"] = mapping;
@@ -246,6 +245,12 @@ fn a_user_namespace_is_joined_by_exec_too() {
     for path in [sandbox.dir.path().to_owned(), sandbox.bundle()] {
         std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     }
+}
+
+#[test]
+fn a_user_namespace_is_joined_by_exec_too() {
+    let mut sandbox = Sandbox::new(&["/bin/sleep", "1000"]);
+    map_users(&mut sandbox);
     sandbox.run();
     let map = sandbox.expect(sandbox.exec("cat /proc/self/uid_map"));
     assert_eq!(map.split_whitespace().collect::<Vec<_>>(), ["0", "200000", "65536"]);
@@ -369,4 +374,19 @@ fn a_cgroup_mount_is_as_writable_as_its_options_say() {
         let top = sandbox.exec("mkdir /sys/fs/cgroup/x && /bin/busybox rmdir /sys/fs/cgroup/x");
         assert_eq!(top.status.success(), option == "rw", "{top:?}");
     }
+}
+
+#[test]
+fn a_read_only_cgroup_mount_is_so_in_a_user_namespace_too() {
+    let mut sandbox = Sandbox::new(&["/bin/sleep", "1000"]);
+    let options = ["nosuid", "noexec", "nodev", "relatime", "ro"];
+    let mount = json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": options });
+    sandbox.spec["mounts"].as_array_mut().unwrap().push(mount);
+    map_users(&mut sandbox);
+    sandbox.run();
+    let table = std::fs::read_to_string(format!("/proc/{}/mountinfo", sandbox.pid())).unwrap();
+    let mounts = table.lines().filter(|line| line.split(' ').nth(4).unwrap().starts_with("/sys/fs/cgroup"));
+    let flags: Vec<&str> = mounts.map(|line| line.split(' ').nth(5).unwrap()).collect();
+    assert!(!flags.is_empty() && flags.iter().all(|flags| flags.starts_with("ro,")), "{table}");
+    assert!(!sandbox.exec("mkdir /sys/fs/cgroup/x").status.success());
 }
