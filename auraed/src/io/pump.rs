@@ -23,6 +23,8 @@ use super::timestamp::{format_utc, now_ns};
 
 /// Bytes taken from a stream at once.
 const READ_BYTES: usize = 16 * 1024;
+/// Reads after the deadline, so that a process that never stops writing cannot hold the end up: at most 1 MiB.
+const LAST_READS: usize = 64;
 /// Chunks an attached client may be behind: at most 1 MiB.
 pub const ATTACH_QUEUE_CHUNKS: usize = 64;
 
@@ -138,11 +140,11 @@ impl Pumping {
                     Some(command) => self.obey(command),
                     None => return,
                 },
-                () = ready(self.stdout.as_ref()) => self.read(OutputStream::Stdout),
-                () = ready(self.stderr.as_ref()) => self.read(OutputStream::Stderr),
+                () = ready(self.stdout.as_ref()) => { self.read(OutputStream::Stdout); },
+                () = ready(self.stderr.as_ref()) => { self.read(OutputStream::Stderr); },
                 () = expired(deadline) => {
-                    self.end(OutputStream::Stdout);
-                    self.end(OutputStream::Stderr);
+                    self.drain(OutputStream::Stdout);
+                    self.drain(OutputStream::Stderr);
                 }
             }
         }
@@ -167,11 +169,12 @@ impl Pumping {
         }
     }
 
-    fn read(&mut self, which: OutputStream) {
+    /// Whether there may be more to read.
+    fn read(&mut self, which: OutputStream) -> bool {
         let mut buffer = [0u8; READ_BYTES];
-        let Some(source) = self.source(which) else { return };
+        let Some(source) = self.source(which) else { return false };
         match source.stream.try_read(&mut buffer) {
-            Ok(None) => {}
+            Ok(None) => return false,
             Ok(Some(0)) => self.end(which),
             Ok(Some(count)) => self.deliver(which, &buffer[..count]),
             Err(error) => {
@@ -179,6 +182,17 @@ impl Pumping {
                 self.end(which);
             }
         }
+        true
+    }
+
+    /// Ends a stream with what can be read of it at once: on a busy host the deadline may pass before the last output was looked at.
+    fn drain(&mut self, which: OutputStream) {
+        for _ in 0..LAST_READS {
+            if !self.read(which) {
+                break;
+            }
+        }
+        self.end(which);
     }
 
     fn deliver(&mut self, which: OutputStream, bytes: &[u8]) {

@@ -128,6 +128,8 @@ async fn forward(stream: &AsyncStream, which: OutputStream, wanted: Wanted, outp
     let mut buffer = vec![0u8; READ_BYTES];
     loop {
         tokio::select! {
+            // On a busy host both may be true at once: what can be read comes first.
+            biased;
             ready = stream.readable() => if ready.is_err() { return },
             () = expired(deadline) => return,
             _ = over.wait_for(|over| *over), if deadline.is_none() => deadline = Some(Instant::now() + OUTPUT_DRAIN),
