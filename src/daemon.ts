@@ -18,6 +18,7 @@ import type { Log } from "./lib/log.ts";
 import { openNetwork } from "./netns/network.ts";
 import { CAPABILITIES } from "./runtime/capabilities.ts";
 import type { ContainerRecord } from "./runtime/container.ts";
+import { Events } from "./runtime/events.ts";
 import { Names } from "./runtime/names.ts";
 import type { Virtualization } from "./runtime/placement.ts";
 import type { PodRecord } from "./runtime/pod.ts";
@@ -103,11 +104,14 @@ export async function openDaemon(config: Config, modules: { readonly log: Log; r
     containerNames: new Names(),
     actions,
     rates: new Map(),
+    events: new Events({ log: log.child({ room: "runtime" }) }),
     shutdown: shutdown.signal,
   };
   await recover(runtime, { ...(await readRecords(runtime)), complete });
   const edge: Edge = { runtime, log: log.child({ room: "cri" }), shutdown: shutdown.signal };
   stack.use(await serve(config.listen, edge));
+  // Before the server waits for its calls: a stream of events has no end of its own.
+  stack.defer(() => runtime.events.close());
   log.info("serving", { socket: config.listen, pods: runtime.pods.size, containers: runtime.containers.size, instanceId });
   return stack.move();
 }

@@ -1,7 +1,7 @@
 import type { EventEmitter } from "node:events";
 
 import type { handleServerStreamingCall, handleUnaryCall, ServerUnaryCall, ServerWritableStream, sendUnaryData } from "@grpc/grpc-js";
-import { status } from "@grpc/grpc-js";
+import { Metadata, status } from "@grpc/grpc-js";
 import { v4 as uuid } from "uuid";
 
 import { joinSignals, type SignalScope } from "../lib/abort.ts";
@@ -61,7 +61,10 @@ async function answerStream<Request, Response>(
   using scope = openScope(edge, grpcCall);
   const record = beginRecord(edge, method, grpcCall.request);
   try {
-    for await (const message of rpc(grpcCall.request, callOf(edge, record, scope))) await send(grpcCall, message, scope.signal);
+    const messages = rpc(grpcCall.request, callOf(edge, record, scope));
+    // At once: a client of a stream that may stay silent for long learns from it that the call was accepted.
+    grpcCall.sendMetadata(new Metadata());
+    for await (const message of messages) await send(grpcCall, message, scope.signal);
     record.end(undefined);
     grpcCall.end();
   } catch (error) {

@@ -5,11 +5,13 @@ import { imageStatus } from "./image/image-status.ts";
 import { listImages } from "./image/list-images.ts";
 import { pullImage } from "./image/pull-image.ts";
 import { removeImage } from "./image/remove-image.ts";
+import { streamImages } from "./image/stream-images.ts";
 import { notBuilt } from "./not-built.ts";
 import { containerStats } from "./runtime/container-stats.ts";
 import { containerStatus } from "./runtime/container-status.ts";
 import { createContainer } from "./runtime/create-container.ts";
 import { execSync } from "./runtime/exec-sync.ts";
+import { getContainerEvents } from "./runtime/get-container-events.ts";
 import { listContainerStats } from "./runtime/list-container-stats.ts";
 import { listContainers } from "./runtime/list-containers.ts";
 import { listPodSandbox } from "./runtime/list-pod-sandbox.ts";
@@ -25,7 +27,12 @@ import { startContainer } from "./runtime/start-container.ts";
 import { status } from "./runtime/status.ts";
 import { stopContainer } from "./runtime/stop-container.ts";
 import { stopPodSandbox } from "./runtime/stop-pod-sandbox.ts";
+import { streamContainerStats } from "./runtime/stream-container-stats.ts";
+import { streamContainers } from "./runtime/stream-containers.ts";
+import { streamPodSandboxStats } from "./runtime/stream-pod-sandbox-stats.ts";
+import { streamPodSandboxes } from "./runtime/stream-pod-sandboxes.ts";
 import { updateContainerResources } from "./runtime/update-container-resources.ts";
+import { updatePodSandboxResources } from "./runtime/update-pod-sandbox-resources.ts";
 import { updateRuntimeConfig } from "./runtime/update-runtime-config.ts";
 import { version } from "./runtime/version.ts";
 
@@ -38,13 +45,13 @@ export function runtimeService(edge: Edge): RuntimeServiceServer {
     removePodSandbox: unary(edge, "RemovePodSandbox", removePodSandbox),
     podSandboxStatus: unary(edge, "PodSandboxStatus", podSandboxStatus),
     listPodSandbox: unary(edge, "ListPodSandbox", listPodSandbox),
-    streamPodSandboxes: streaming(edge, "StreamPodSandboxes", notBuilt("StreamPodSandboxes")),
+    streamPodSandboxes: streaming(edge, "StreamPodSandboxes", streamPodSandboxes),
     createContainer: unary(edge, "CreateContainer", createContainer),
     startContainer: unary(edge, "StartContainer", startContainer),
     stopContainer: unary(edge, "StopContainer", stopContainer),
     removeContainer: unary(edge, "RemoveContainer", removeContainer),
     listContainers: unary(edge, "ListContainers", listContainers),
-    streamContainers: streaming(edge, "StreamContainers", notBuilt("StreamContainers")),
+    streamContainers: streaming(edge, "StreamContainers", streamContainers),
     containerStatus: unary(edge, "ContainerStatus", containerStatus),
     updateContainerResources: unary(edge, "UpdateContainerResources", updateContainerResources),
     reopenContainerLog: unary(edge, "ReopenContainerLog", reopenContainerLog),
@@ -54,21 +61,21 @@ export function runtimeService(edge: Edge): RuntimeServiceServer {
     portForward: unary(edge, "PortForward", notBuilt("PortForward")),
     containerStats: unary(edge, "ContainerStats", containerStats),
     listContainerStats: unary(edge, "ListContainerStats", listContainerStats),
-    streamContainerStats: streaming(edge, "StreamContainerStats", notBuilt("StreamContainerStats")),
+    streamContainerStats: streaming(edge, "StreamContainerStats", streamContainerStats),
     podSandboxStats: unary(edge, "PodSandboxStats", podSandboxStats),
     listPodSandboxStats: unary(edge, "ListPodSandboxStats", listPodSandboxStats),
-    streamPodSandboxStats: streaming(edge, "StreamPodSandboxStats", notBuilt("StreamPodSandboxStats")),
+    streamPodSandboxStats: streaming(edge, "StreamPodSandboxStats", streamPodSandboxStats),
     updateRuntimeConfig: unary(edge, "UpdateRuntimeConfig", updateRuntimeConfig),
     status: unary(edge, "Status", status),
     checkpointContainer: unary(edge, "CheckpointContainer", notBuilt("CheckpointContainer")),
     checkpointPod: unary(edge, "CheckpointPod", notBuilt("CheckpointPod")),
     restorePod: unary(edge, "RestorePod", notBuilt("RestorePod")),
-    getContainerEvents: streaming(edge, "GetContainerEvents", notBuilt("GetContainerEvents")),
+    getContainerEvents: streaming(edge, "GetContainerEvents", getContainerEvents),
     listMetricDescriptors: unary(edge, "ListMetricDescriptors", notBuilt("ListMetricDescriptors")),
     listPodSandboxMetrics: unary(edge, "ListPodSandboxMetrics", notBuilt("ListPodSandboxMetrics")),
     streamPodSandboxMetrics: streaming(edge, "StreamPodSandboxMetrics", notBuilt("StreamPodSandboxMetrics")),
     runtimeConfig: unary(edge, "RuntimeConfig", runtimeConfig),
-    updatePodSandboxResources: unary(edge, "UpdatePodSandboxResources", notBuilt("UpdatePodSandboxResources")),
+    updatePodSandboxResources: unary(edge, "UpdatePodSandboxResources", updatePodSandboxResources),
   };
 }
 
@@ -76,7 +83,7 @@ export function runtimeService(edge: Edge): RuntimeServiceServer {
 export function imageService(edge: Edge): ImageServiceServer {
   return {
     listImages: unary(edge, "ListImages", listImages),
-    streamImages: streaming(edge, "StreamImages", notBuilt("StreamImages")),
+    streamImages: streaming(edge, "StreamImages", streamImages),
     imageStatus: unary(edge, "ImageStatus", imageStatus),
     pullImage: unary(edge, "PullImage", pullImage),
     removeImage: unary(edge, "RemoveImage", removeImage),

@@ -48,6 +48,8 @@ function runtimeCode(fact: RuntimeFact): status {
       return status.DEADLINE_EXCEEDED;
     case "ERR_NOT_BUILT":
       return status.UNIMPLEMENTED;
+    case "ERR_EVENTS_DROPPED":
+      return status.RESOURCE_EXHAUSTED;
     case "ERR_SHUTTING_DOWN":
       return status.UNAVAILABLE;
     default:

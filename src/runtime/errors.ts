@@ -12,6 +12,7 @@ export type RuntimeFact =
   | { readonly code: "ERR_PLACEMENT"; readonly reason: string }
   | { readonly code: "ERR_TIMEOUT"; readonly what: string }
   | { readonly code: "ERR_NOT_BUILT"; readonly what: string }
+  | { readonly code: "ERR_EVENTS_DROPPED" }
   | { readonly code: "ERR_SHUTTING_DOWN" };
 
 export class RuntimeError extends CodedError<RuntimeFact> {}

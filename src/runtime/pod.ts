@@ -2,7 +2,7 @@ import type { PodCgroup } from "../host/cgroup-paths.ts";
 import { unreachable } from "../lib/coded-error.ts";
 import type { Placement } from "./placement.ts";
 import type { PodNetwork, ProcessIdentity } from "./ports.ts";
-import type { SandboxConfig } from "./sandbox-config.ts";
+import type { Resources, SandboxConfig } from "./sandbox-config.ts";
 
 /**
  * The life of a pod sandbox.
@@ -81,5 +81,17 @@ export interface PodRecord {
   readonly bootId: string;
   readonly cgroup: PodCgroup;
   readonly createdAtNs: string;
+  /** What UpdatePodSandboxResources said last; absent: as in `config`, which stays as requested. */
+  readonly updated?: PodResources;
   readonly state: PodState;
+}
+
+/** A pod's size in its client's eyes. */
+export interface PodResources {
+  readonly overhead: Resources | undefined;
+  readonly resources: Resources | undefined;
+}
+
+export function podResources({ config, updated }: PodRecord): PodResources {
+  return updated ?? { overhead: config.overhead, resources: config.resources };
 }

@@ -1,5 +1,4 @@
 import { PodServiceService } from "../../api/gen/aurae/pod/v0/pod.ts";
-import { containerName } from "./identity.ts";
 import { findContainer } from "./lookup.ts";
 import { sandboxOf } from "./pod.ts";
 import { bundleDir, type Container, containerScratchDir, containerStateDir, type Runtime } from "./runtime.ts";
@@ -32,9 +31,6 @@ export async function discard(runtime: Runtime, container: Container, options: {
   await runtime.host.removeTree(containerScratchDir(rootDir, container.record), options);
   container.pod.containers.delete(container.id);
   await forgetContainer(runtime, container);
-  runtime.containers.delete(container.id);
-  runtime.rates.delete(container.id);
-  runtime.containerNames.release(containerName(container.pod.id, container.record.config));
 }
 
 function isSupervised(runtime: Runtime, container: Container): boolean {

@@ -6,6 +6,7 @@ import type { KeyedQueue } from "../lib/keyed-queue.ts";
 import type { Log } from "../lib/log.ts";
 import type { ContainerEvent, ContainerRecord } from "./container.ts";
 import { nextContainerState } from "./container.ts";
+import { containerEventsUntil, type EventKind, type Events, podEventsUntil } from "./events.ts";
 import type { Names } from "./names.ts";
 import type { HostFacts } from "./oci-input.ts";
 import type { PlacementPolicy, Virtualization } from "./placement.ts";
@@ -45,6 +46,7 @@ export interface Runtime {
   /** One writer per pod: every change to a pod or its containers runs here under the pod's id. */
   readonly actions: KeyedQueue;
   readonly rates: Rates;
+  readonly events: Events;
   /** Aborts when the daemon stops: ends watches, and attempts that nobody waits for any more. */
   readonly shutdown: AbortSignal;
 }
@@ -53,11 +55,14 @@ export interface Runtime {
 export class Pod {
   record: PodRecord;
   readonly containers = new Map<string, Container>();
+  /** Events that clients were told, or the last daemon's clients: there is no replay. */
+  readonly announced: Set<EventKind>;
   #agent: Agent | undefined;
   readonly #socketPath: string;
 
   constructor(record: PodRecord, stateDir: string) {
     this.record = record;
+    this.announced = new Set(podEventsUntil(record.state));
     this.#socketPath = join(podStateDir(stateDir, record.id), "auraed.sock");
   }
 
@@ -84,11 +89,14 @@ export class Pod {
 export class Container {
   record: ContainerRecord;
   readonly pod: Pod;
+  /** As a pod's. */
+  readonly announced: Set<EventKind>;
   readonly #exited = Promise.withResolvers<void>();
 
   constructor(record: ContainerRecord, pod: Pod) {
     this.record = record;
     this.pod = pod;
+    this.announced = new Set(containerEventsUntil(record.state));
     if (record.state.phase === "exited") this.#exited.resolve();
   }
 

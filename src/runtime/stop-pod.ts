@@ -1,9 +1,8 @@
 import { failpoint } from "../lib/failpoint.ts";
-import { podName } from "./identity.ts";
 import { findPod } from "./lookup.ts";
 import { discard } from "./remove-container.ts";
 import { type Pod, podRootDir, type Runtime } from "./runtime.ts";
-import { forgetPod } from "./save.ts";
+import { dropPod, forgetPod } from "./save.ts";
 import { tearDown } from "./teardown.ts";
 
 /** Kills the pod's containers and gives back its network, namespaces and cgroups; the pod stays listed as NOTREADY. Idempotent. */
@@ -27,7 +26,5 @@ async function remove(runtime: Runtime, pod: Pod, options: { readonly signal: Ab
   for (const container of [...pod.containers.values()]) await discard(runtime, container, options);
   await forgetPod(runtime, pod);
   await runtime.host.removeTree(podRootDir(runtime.options.rootDir, pod.id), options);
-  runtime.pods.delete(pod.id);
-  runtime.rates.delete(pod.id);
-  runtime.podNames.release(podName(pod.record.config));
+  dropPod(runtime, pod);
 }

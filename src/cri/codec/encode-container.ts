@@ -45,6 +45,11 @@ export function encodeContainer(record: ContainerRecord): CriContainer {
   };
 }
 
+/** Of a pod's containers. One whose creation is under way is not there yet. */
+export function encodeContainerStatuses(records: readonly ContainerRecord[]): ContainerStatus[] {
+  return records.filter(({ state }) => state.phase !== "creating").map(encodeContainerStatus);
+}
+
 export function encodeContainerStatus(record: ContainerRecord): ContainerStatus {
   const { podSandboxId: _podId, ...common } = encodeContainer(record);
   const { config, logPath, state, user } = record;

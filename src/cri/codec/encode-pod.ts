@@ -1,6 +1,6 @@
 import { type PodSandbox, type PodSandboxNetworkStatus, PodSandboxState, type PodSandboxStatus } from "../../../api/gen/cri/v1/api.ts";
 import type { PodRecord, PodState } from "../../runtime/pod.ts";
-import { sandboxOf } from "../../runtime/pod.ts";
+import { podResources, sandboxOf } from "../../runtime/pod.ts";
 import { encodeNamespaces } from "./encode-namespaces.ts";
 
 export function encodePodState(state: PodState): PodSandboxState {
@@ -49,6 +49,7 @@ export function encodePodInfo(record: PodRecord): { [key: string]: string } {
     cgroup: cgroup.path,
     namespaces: sandbox?.namespaces,
     cniResult: sandbox?.network?.cniResult,
+    ...podResources(record),
     config,
   };
   return { info: JSON.stringify(info) };
