@@ -8,6 +8,7 @@ import { ContainerConfig, NamespaceMode, PodSandboxConfig } from "../../api/gen/
 import { assertRefused } from "../harness/assertions.ts";
 import { exited } from "../harness/command.ts";
 import { unary } from "../harness/cri-client.ts";
+import { readStream } from "../harness/cri-stream.ts";
 import type { PodOptions } from "../harness/pod.ts";
 import { childEnvironment, runtimeUnderTest } from "../harness/settings.ts";
 import { useNode } from "../harness/use-node.ts";
@@ -178,6 +179,8 @@ test("calls that are not built yet answer Unimplemented", { skip: oursOnly }, as
   const { runtime } = node().clients;
   const call = unary(runtime, runtime.checkpointContainer, { containerId: unknown, location: "/tmp/x", timeout: 1n });
   await assertRefused(node().kind, call, { code: status.UNIMPLEMENTED, message: /CheckpointContainer/ });
+  const stream = readStream(runtime, runtime.streamPodSandboxMetrics, {});
+  await assertRefused(node().kind, stream, { code: status.UNIMPLEMENTED, message: /StreamPodSandboxMetrics/ });
 });
 
 test("a second daemon on the same directories is refused by name", async () => {

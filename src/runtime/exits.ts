@@ -41,7 +41,9 @@ export async function applyAgentState(runtime: Runtime, pod: Pod, seen: AgentCon
   if (before === "creating") return;
   if (seen.startedAtNs !== 0n) container.apply({ type: "started", startedAtNs: String(seen.startedAtNs) });
   if (seen.exit !== undefined) container.apply(exited(seen.startedAtNs, seen.exit));
-  if (container.record.state.phase !== before) await saveContainer(runtime, container);
+  const { phase } = container.record.state;
+  // An exit whose save failed was not acknowledged, and comes again.
+  if (phase !== before || (phase === "exited" && !container.announced.has("stopped"))) await saveContainer(runtime, container);
 }
 
 export async function applyShutdownExits(runtime: Runtime, pod: Pod, exits: readonly ShutdownExit[]): Promise<void> {
