@@ -28,6 +28,7 @@ import { openInstanceId } from "./store/instance.ts";
 import { rebuild } from "./store/pod-records.ts";
 import { lockDirectory } from "./store/root-lock.ts";
 import { openStore } from "./store/store.ts";
+import { openStreaming } from "./streaming/server.ts";
 
 /** Longest state directory under which a pod's socket path still fits the 107 bytes that a unix address holds. */
 const MAX_STATE_DIR_BYTES = 107 - "/pods/0123456789abcdef/auraed.sock".length;
@@ -108,7 +109,13 @@ export async function openDaemon(config: Config, modules: { readonly log: Log; r
     shutdown: shutdown.signal,
   };
   await recover(runtime, { ...(await readRecords(runtime)), complete });
-  const edge: Edge = { runtime, log: log.child({ room: "cri" }), shutdown: shutdown.signal };
+  const streaming = stack.use(
+    await openStreaming(
+      { address: config.streaming.address, port: config.streaming.port },
+      { runtime, log: log.child({ room: "streaming" }) },
+    ),
+  );
+  const edge: Edge = { runtime, streamUrls: streaming, log: log.child({ room: "cri" }), shutdown: shutdown.signal };
   stack.use(await serve(config.listen, edge));
   // Before the server waits for its calls: a stream of events has no end of its own.
   stack.defer(() => runtime.events.close());

@@ -1,6 +1,7 @@
 import { Client, credentials, Metadata, type ServiceError, status } from "@grpc/grpc-js";
 
 import { type Event, PodServiceService } from "../../api/gen/aurae/pod/v0/pod.ts";
+import { DuplexCall, type DuplexMethod } from "./duplex.ts";
 import { AgentError } from "./errors.ts";
 
 /** Version of the contracts under api/aurae that this daemon speaks; auraeds one release older are driven too. */
@@ -32,17 +33,11 @@ export interface CallOptions {
  */
 export class Agent implements Disposable {
   readonly #client: Client;
+  readonly #socketPath: string;
 
   constructor(socketPath: string) {
-    this.#client = new Client(`unix:${socketPath}`, credentials.createInsecure(), {
-      "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
-      "grpc.max_send_message_length": MAX_MESSAGE_BYTES,
-      "grpc.initial_reconnect_backoff_ms": 50,
-      "grpc.min_reconnect_backoff_ms": 50,
-      "grpc.max_reconnect_backoff_ms": 1_000,
-      "grpc.enable_http_proxy": 0,
-      "grpc.use_local_subchannel_pool": 1,
-    });
+    this.#socketPath = socketPath;
+    this.#client = connect(socketPath);
   }
 
   /** Throws `AgentError`. An aborted signal cancels the call; what auraed then does is up to the method's contract. */
@@ -95,9 +90,33 @@ export class Agent implements Disposable {
     }
   }
 
+  /**
+   * A call of two streams. It has a connection of its own: streams of one HTTP/2 connection share its window, and one whose reader stands
+   * still would use it up and so hold every other call of the pod.
+   */
+  duplex<Input, Output>(method: DuplexMethod<Input, Output>, options: CallOptions): DuplexCall<Input, Output> {
+    return new DuplexCall(connect(this.#socketPath), method, {
+      signal: options.signal,
+      metadata: metadataOf(options.requestId),
+      fail: (error) => (error === undefined ? aborted(method.path, options.signal) : refused(method.path, error)),
+    });
+  }
+
   [Symbol.dispose](): void {
     this.#client.close();
   }
+}
+
+function connect(socketPath: string): Client {
+  return new Client(`unix:${socketPath}`, credentials.createInsecure(), {
+    "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
+    "grpc.max_send_message_length": MAX_MESSAGE_BYTES,
+    "grpc.initial_reconnect_backoff_ms": 50,
+    "grpc.min_reconnect_backoff_ms": 50,
+    "grpc.max_reconnect_backoff_ms": 1_000,
+    "grpc.enable_http_proxy": 0,
+    "grpc.use_local_subchannel_pool": 1,
+  });
 }
 
 function metadataOf(requestId: string | undefined): Metadata {

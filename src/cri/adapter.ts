@@ -7,6 +7,7 @@ import { v4 as uuid } from "uuid";
 import { joinSignals, type SignalScope } from "../lib/abort.ts";
 import type { Log } from "../lib/log.ts";
 import type { Runtime } from "../runtime/runtime.ts";
+import type { StreamUrls } from "../runtime/stream-request.ts";
 import type { Call, StreamingRpc, UnaryRpc } from "./call.ts";
 import { idsOf } from "./log-ids.ts";
 import { statusOf } from "./status.ts";
@@ -14,6 +15,7 @@ import { statusOf } from "./status.ts";
 /** What the wire edge hands to each call. */
 export interface Edge {
   readonly runtime: Runtime;
+  readonly streamUrls: StreamUrls;
   readonly log: Log;
   /** Aborts when calls under way must end. */
   readonly shutdown: AbortSignal;
@@ -81,7 +83,7 @@ function openScope(edge: Edge, grpcCall: ServerUnaryCall<unknown, unknown> | Ser
 }
 
 function callOf(edge: Edge, record: CallRecord, scope: SignalScope): Call {
-  return { runtime: edge.runtime, log: edge.log, requestId: record.requestId, signal: scope.signal };
+  return { runtime: edge.runtime, streamUrls: edge.streamUrls, log: edge.log, requestId: record.requestId, signal: scope.signal };
 }
 
 interface CallRecord {

@@ -1,9 +1,11 @@
 import type { Log } from "../lib/log.ts";
 import type { Runtime } from "../runtime/runtime.ts";
+import type { StreamUrls } from "../runtime/stream-request.ts";
 
 /** What every RPC acts with. One per call. */
 export interface Call {
   readonly runtime: Runtime;
+  readonly streamUrls: StreamUrls;
   readonly log: Log;
   /** uuid of the call; travels to auraed and into every log line about it. */
   readonly requestId: string;

@@ -7,9 +7,11 @@ import { pullImage } from "./image/pull-image.ts";
 import { removeImage } from "./image/remove-image.ts";
 import { streamImages } from "./image/stream-images.ts";
 import { notBuilt } from "./not-built.ts";
+import { attach } from "./runtime/attach.ts";
 import { containerStats } from "./runtime/container-stats.ts";
 import { containerStatus } from "./runtime/container-status.ts";
 import { createContainer } from "./runtime/create-container.ts";
+import { exec } from "./runtime/exec.ts";
 import { execSync } from "./runtime/exec-sync.ts";
 import { getContainerEvents } from "./runtime/get-container-events.ts";
 import { listContainerStats } from "./runtime/list-container-stats.ts";
@@ -18,6 +20,7 @@ import { listPodSandbox } from "./runtime/list-pod-sandbox.ts";
 import { listPodSandboxStats } from "./runtime/list-pod-sandbox-stats.ts";
 import { podSandboxStats } from "./runtime/pod-sandbox-stats.ts";
 import { podSandboxStatus } from "./runtime/pod-sandbox-status.ts";
+import { portForward } from "./runtime/port-forward.ts";
 import { removeContainer } from "./runtime/remove-container.ts";
 import { removePodSandbox } from "./runtime/remove-pod-sandbox.ts";
 import { reopenContainerLog } from "./runtime/reopen-container-log.ts";
@@ -56,9 +59,9 @@ export function runtimeService(edge: Edge): RuntimeServiceServer {
     updateContainerResources: unary(edge, "UpdateContainerResources", updateContainerResources),
     reopenContainerLog: unary(edge, "ReopenContainerLog", reopenContainerLog),
     execSync: unary(edge, "ExecSync", execSync),
-    exec: unary(edge, "Exec", notBuilt("Exec")),
-    attach: unary(edge, "Attach", notBuilt("Attach")),
-    portForward: unary(edge, "PortForward", notBuilt("PortForward")),
+    exec: unary(edge, "Exec", exec),
+    attach: unary(edge, "Attach", attach),
+    portForward: unary(edge, "PortForward", portForward),
     containerStats: unary(edge, "ContainerStats", containerStats),
     listContainerStats: unary(edge, "ListContainerStats", listContainerStats),
     streamContainerStats: streaming(edge, "StreamContainerStats", streamContainerStats),

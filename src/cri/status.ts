@@ -46,6 +46,8 @@ function runtimeCode(fact: RuntimeFact): status {
       return fact.reason === "UnknownHandler" ? status.INVALID_ARGUMENT : status.FAILED_PRECONDITION;
     case "ERR_TIMEOUT":
       return status.DEADLINE_EXCEEDED;
+    case "ERR_TOO_MANY_STREAMS":
+      return status.RESOURCE_EXHAUSTED;
     case "ERR_NOT_BUILT":
       return status.UNIMPLEMENTED;
     case "ERR_EVENTS_DROPPED":

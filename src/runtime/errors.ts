@@ -10,6 +10,7 @@ export type RuntimeFact =
   | { readonly code: "ERR_WRONG_STATE"; readonly noun: RecordNoun; readonly id: string; readonly phase: string }
   | { readonly code: "ERR_INVALID"; readonly field: string }
   | { readonly code: "ERR_PLACEMENT"; readonly reason: string }
+  | { readonly code: "ERR_TOO_MANY_STREAMS" }
   | { readonly code: "ERR_TIMEOUT"; readonly what: string }
   | { readonly code: "ERR_NOT_BUILT"; readonly what: string }
   | { readonly code: "ERR_EVENTS_DROPPED" }

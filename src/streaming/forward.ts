@@ -1,0 +1,50 @@
+import { joinSignals } from "../lib/abort.ts";
+import { messageOf } from "../lib/coded-error.ts";
+import { connectToPod, type PodConnection } from "../runtime/pod-connection.ts";
+import type { SessionContext } from "./process-session.ts";
+
+/** The client's side of one forwarded connection, whatever the transport. */
+export interface ForwardClient {
+  /** Ends with the client's half-close. */
+  readonly incoming: AsyncIterable<Buffer>;
+  /** Aborts when the client has left altogether. */
+  readonly gone: AbortSignal;
+  /** Aborts when both directions of this connection are over. */
+  readonly closed: AbortSignal;
+  /** Resolves when the client keeps up. */
+  write(bytes: Buffer): Promise<void>;
+  /** Half-close. */
+  end(): Promise<void>;
+}
+
+/** Copies both ways until both have ended. Never rejects: a problem is returned for the client's error stream. */
+export async function forwardPort(
+  client: ForwardClient,
+  target: { readonly podId: string; readonly port: number },
+  context: SessionContext,
+): Promise<string | undefined> {
+  using scope = joinSignals(context.signal, client.gone);
+  try {
+    using pod = connectToPod(context.runtime, target, { signal: scope.signal, requestId: context.requestId });
+    void feedPod(client, pod);
+    const podEnded = async () => await client.end();
+    // A client that reset its stream is through with the connection.
+    const onClosed = () => scope.abort(new DOMException("the client closed the connection", "AbortError"));
+    const copying = copyToClient(client, pod, podEnded);
+    client.closed.addEventListener("abort", onClosed, { once: true });
+    await copying;
+    return undefined;
+  } catch (error) {
+    if (client.closed.aborted || client.gone.aborted) return undefined;
+    return `port ${target.port}: ${messageOf(error)}`;
+  }
+}
+
+async function copyToClient(client: ForwardClient, pod: PodConnection, podEnded: () => Promise<void>): Promise<void> {
+  for await (const bytes of pod.incoming(podEnded)) await client.write(bytes);
+}
+
+async function feedPod(client: ForwardClient, pod: PodConnection): Promise<void> {
+  for await (const bytes of client.incoming) await pod.write(bytes);
+  if (!client.gone.aborted) await pod.end();
+}

@@ -1,0 +1,100 @@
+import type { Duplex } from "node:stream";
+
+import type { AttachStreamRequest, ExecStreamRequest } from "../runtime/stream-request.ts";
+import { type Channels, parseSizes } from "./channels.ts";
+import { StreamingError } from "./errors.ts";
+import { IdleTimer } from "./idle-timer.ts";
+import type { ProcessProtocol } from "./negotiation.ts";
+import { type SessionContext, serveProcess } from "./process-session.ts";
+import { SpdyConnection } from "./spdy/connection.ts";
+import type { SpdyStream } from "./spdy/stream.ts";
+import { type Outcome, statusDocument, statusText } from "./status.ts";
+
+interface Timeouts {
+  readonly idleTimeoutMs: number;
+  readonly streamCreationTimeoutMs: number;
+}
+
+/** Serves an exec or attach over SPDY, from the switch of protocols to the end of the connection. */
+export async function serveProcessOverSpdy(
+  transport: Duplex,
+  request: ExecStreamRequest | AttachStreamRequest,
+  parts: { readonly protocol: ProcessProtocol; readonly context: SessionContext; readonly timeouts: Timeouts },
+): Promise<Outcome> {
+  using idle = new IdleTimer(parts.timeouts.idleTimeoutMs, () => connection.destroy());
+  const gathering = new Gathering(expectedTypes(request, parts.protocol));
+  const connection = new SpdyConnection(transport, { onStream: (stream) => gathering.take(stream), onActivity: () => idle.touch() });
+  const running = connection.run();
+  const serving = (async (): Promise<Outcome> => {
+    const streams = await gathering.wait(parts.timeouts.streamCreationTimeoutMs, connection.gone);
+    return await serveProcess(request, channelsOf(streams, connection, parts.protocol), parts.context);
+  })();
+  try {
+    return await serving;
+  } finally {
+    connection.close();
+    await running;
+  }
+}
+
+/** v1 and v2 know no window size. */
+function expectedTypes(request: ExecStreamRequest | AttachStreamRequest, protocol: ProcessProtocol): Set<string> {
+  const types = new Set(["error"]);
+  if (request.stdin) types.add("stdin");
+  if (request.stdout) types.add("stdout");
+  if (request.stderr && !request.terminal) types.add("stderr");
+  if (request.terminal && (protocol === "v4.channel.k8s.io" || protocol === "v3.channel.k8s.io")) types.add("resize");
+  return types;
+}
+
+/** Collects the streams that a request needs. Others are refused. */
+class Gathering {
+  readonly #missing: Set<string>;
+  readonly #found = new Map<string, SpdyStream>();
+  readonly #complete = Promise.withResolvers<ReadonlyMap<string, SpdyStream>>();
+
+  constructor(expected: ReadonlySet<string>) {
+    this.#missing = new Set(expected);
+  }
+
+  take(stream: SpdyStream): boolean {
+    const type = stream.headers.get("streamtype") ?? "";
+    if (!this.#missing.delete(type)) return false;
+    this.#found.set(type, stream);
+    if (this.#missing.size === 0) this.#complete.resolve(this.#found);
+    return true;
+  }
+
+  wait(timeoutMs: number, gone: AbortSignal): Promise<ReadonlyMap<string, SpdyStream>> {
+    const fail = () =>
+      this.#complete.reject(
+        new StreamingError(
+          { code: "ERR_STREAMS_MISSING" },
+          `the client did not open its streams in time: ${[...this.#missing].join(", ")}`,
+        ),
+      );
+    const timer = setTimeout(fail, timeoutMs);
+    gone.addEventListener("abort", fail, { once: true });
+    if (gone.aborted) fail();
+    void this.#complete.promise.catch(() => {}).then(() => clearTimeout(timer));
+    return this.#complete.promise;
+  }
+}
+
+function channelsOf(streams: ReadonlyMap<string, SpdyStream>, connection: SpdyConnection, protocol: ProcessProtocol): Channels {
+  const sizes = streams.get("resize")?.incoming;
+  return {
+    stdin: streams.get("stdin")?.incoming,
+    sizes: sizes === undefined ? undefined : parseSizes(sizes),
+    gone: connection.gone,
+    write: async (name, bytes) => await streams.get(name)?.write(bytes),
+    finish: async (outcome) => {
+      await streams.get("stdout")?.end();
+      await streams.get("stderr")?.end();
+      const text = protocol === "v4.channel.k8s.io" ? statusDocument(outcome) : statusText(outcome);
+      const error = streams.get("error");
+      await error?.write(Buffer.from(text));
+      await error?.end();
+    },
+  };
+}
