@@ -1,4 +1,4 @@
-import type { ChildProcess } from "node:child_process";
+import type { ChildProcess, ChildProcessWithoutNullStreams } from "node:child_process";
 import { spawn } from "node:child_process";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -42,6 +42,20 @@ export class Crictl {
   /** Starts a command that lasts, such as `logs -f`. Its stdout is a pipe. */
   start(...args: readonly string[]): ChildProcess {
     return spawn(this.#program, [...this.#globalArgs, ...args], { stdio: ["ignore", "pipe", "inherit"], env: childEnvironment() });
+  }
+
+  /** The same with all three streams as pipes. */
+  startWithInput(...args: readonly string[]): ChildProcessWithoutNullStreams {
+    return spawn(this.#program, [...this.#globalArgs, ...args], { env: childEnvironment() });
+  }
+
+  /** Runs a command in a terminal of the given size; what it showed. */
+  async inTerminal(size: { readonly columns: number; readonly rows: number }, ...args: readonly string[]): Promise<string> {
+    const quoted = [this.#program, ...this.#globalArgs, ...args].map((arg) => `'${arg.replaceAll("'", "'\\''")}'`).join(" ");
+    const script = `stty cols ${size.columns} rows ${size.rows}; ${quoted}`;
+    const result = await runCommand("script", ["--quiet", "--return", "--command", script, "/dev/null"]);
+    if (result.exitCode !== 0) throw new Error(`crictl ${args.join(" ")}: exit code ${result.exitCode}: ${result.stdout}`);
+    return result.stdout;
   }
 
   get #program(): string {

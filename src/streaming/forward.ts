@@ -36,7 +36,7 @@ export async function forwardPort(
     return undefined;
   } catch (error) {
     if (client.closed.aborted || client.gone.aborted) return undefined;
-    return `port ${target.port}: ${messageOf(error)}`;
+    return problemOf(error, target.port);
   }
 }
 
@@ -47,4 +47,11 @@ async function copyToClient(client: ForwardClient, pod: PodConnection, podEnded:
 async function feedPod(client: ForwardClient, pod: PodConnection): Promise<void> {
   for await (const bytes of client.incoming) await pod.write(bytes);
   if (!client.gone.aborted) await pod.end();
+}
+
+/** In auraed's own words: a port where nothing listens says so. */
+function problemOf(error: unknown, port: number): string {
+  const cause = error instanceof Error ? error.cause : undefined;
+  const details = typeof cause === "object" && cause !== null && "details" in cause ? String(cause.details) : messageOf(error);
+  return `cannot forward to port ${port}: ${details}`;
 }
