@@ -102,6 +102,27 @@ test("crictl port-forward: the client is told when nothing listens", { timeout }
   await waitFor("the reason", async () => /8081.*refused/.test(forward.errors), { timeoutMs: 5000 });
 });
 
+test("crictl over WebSocket: exec with the end of stdin, its exit code, a terminal; port-forward", { timeout }, async () => {
+  await using pod = await node().runPod();
+  const container = await pod.start({ command: ["/bin/sh", "-c", "nc -ll -p 8080 -e /bin/cat"] });
+  const { crictl } = node();
+  const input = randomBytes(2 * 1024 * 1024);
+  const child = crictl.startWithInput("exec", "-r", "websocket", "-i", container.id, "/bin/cat");
+  const hash = createHash("sha256");
+  child.stdout.on("data", (chunk: Buffer) => hash.update(chunk));
+  child.stdin.end(input);
+  await once(child, "close");
+  assert.equal(hash.digest("hex"), createHash("sha256").update(input).digest("hex"));
+  const failed = await crictl.try("exec", "-r", "websocket", container.id, "/bin/sh", "-c", "echo out; exit 9");
+  assert.equal(failed.stdout, "out\n");
+  assert.match(failed.stderr, /9/);
+  const seen = await crictl.inTerminal({ columns: 90, rows: 21 }, "exec", "-r", "websocket", "-i", "-t", container.id, "/bin/stty", "size");
+  assert.match(seen, /21 90/);
+  await using forward = await PortForward.start(pod.id, 8080, "-r", "websocket");
+  const payload = randomBytes(300_000);
+  assert.ok((await echo(forward.port, payload)).equals(payload));
+});
+
 test("what is asked wrongly is refused by name", { timeout }, async () => {
   await using pod = await node().runPod();
   const container = await pod.start();
@@ -151,11 +172,20 @@ class PortForward implements AsyncDisposable {
     child.stderr.on("data", (chunk: Buffer) => (this.#errors += chunk.toString()));
   }
 
-  static async start(podId: string, port: number): Promise<PortForward> {
-    const child = node().crictl.startWithInput("port-forward", podId, `:${port}`);
+  static async start(podId: string, port: number, ...options: readonly string[]): Promise<PortForward> {
+    const child = node().crictl.startWithInput("port-forward", ...options, podId, `:${port}`);
     let output = "";
     child.stdout.on("data", (chunk: Buffer) => (output += chunk.toString()));
-    const local = await waitFor("the local port", async () => /127\.0\.0\.1:(\d+)/.exec(output)?.[1], { timeoutMs: 10_000 });
+    let errors = "";
+    child.stderr.on("data", (chunk: Buffer) => (errors += chunk.toString()));
+    const local = await waitFor(
+      "the local port",
+      async () => {
+        if (child.exitCode !== null) throw new Error(errors);
+        return /127\.0\.0\.1:(\d+)/.exec(output)?.[1];
+      },
+      { timeoutMs: 10_000 },
+    );
     return new PortForward(child, Number(local));
   }
 
@@ -177,6 +207,7 @@ async function echo(port: number, payload: Buffer): Promise<Buffer> {
     // A program of BusyBox ends with its input and may not wait for what it has still to say.
     if (Buffer.concat(chunks).length >= payload.length) socket.end();
   });
+  socket.on("end", () => socket.end());
   socket.on("error", () => {});
   socket.write(payload);
   await once(socket, "close");

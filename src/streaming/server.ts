@@ -3,6 +3,7 @@ import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 
 import { v4 as uuid } from "uuid";
+import { createWebSocketStream } from "ws";
 
 import { unreachable } from "../lib/coded-error.ts";
 import type { Log } from "../lib/log.ts";
@@ -15,6 +16,8 @@ import type { SessionContext } from "./process-session.ts";
 import { servePortForwardOverSpdy } from "./spdy-port-forward.ts";
 import { serveProcessOverSpdy } from "./spdy-process.ts";
 import { Tokens } from "./tokens.ts";
+import { acceptWebSocket, offeredSubprotocols, PROCESS_SUBPROTOCOLS, TUNNEL_SUBPROTOCOL } from "./websocket.ts";
+import { serveProcessOverWebSocket } from "./websocket-process.ts";
 
 const MAX_SESSIONS = 1000;
 const RETRY_AFTER_SECONDS = 5;
@@ -143,8 +146,9 @@ class Streaming implements StreamUrls, AsyncDisposable {
       idleTimeoutMs: this.#options.idleTimeoutMs ?? IDLE_TIMEOUT_MS,
       streamCreationTimeoutMs: this.#options.streamCreationTimeoutMs ?? STREAM_CREATION_TIMEOUT_MS,
     };
+    if (/^websocket$/i.test(request.headers.upgrade ?? "")) return await speakWebSocket(request, socket, found, { context, timeouts });
     if (!/^spdy\/3\.1$/i.test(request.headers.upgrade ?? "")) {
-      refuse(socket, { status: 400, text: "this server upgrades to SPDY/3.1" });
+      refuse(socket, { status: 400, text: "this server upgrades to SPDY/3.1 and WebSocket" });
       return "refused";
     }
     if (found.kind === "portforward") {
@@ -156,6 +160,33 @@ class Streaming implements StreamUrls, AsyncDisposable {
     if (protocol === undefined) return "refused";
     return (await serveProcessOverSpdy(socket, found, { protocol, context, timeouts })).kind;
   }
+}
+
+async function speakWebSocket(
+  request: IncomingMessage,
+  socket: Socket,
+  found: StreamRequest,
+  parts: {
+    readonly context: SessionContext;
+    readonly timeouts: { readonly idleTimeoutMs: number; readonly streamCreationTimeoutMs: number };
+  },
+): Promise<string> {
+  const supported: readonly string[] = found.kind === "portforward" ? [TUNNEL_SUBPROTOCOL] : PROCESS_SUBPROTOCOLS;
+  const offered = offeredSubprotocols(request);
+  // The oldest clients of exec and attach name none.
+  const chosen = offered.length === 0 && found.kind !== "portforward" ? "" : offered.find((name) => supported.includes(name));
+  if (chosen === undefined) {
+    refuse(socket, { status: 403, text: `none of the sub-protocols offered is known here, want one of ${supported.join(", ")}` });
+    return "refused";
+  }
+  const websocket = await acceptWebSocket(request, socket, chosen);
+  if (websocket === undefined) return "refused";
+  if (found.kind !== "portforward") {
+    const { idleTimeoutMs } = parts.timeouts;
+    return (await serveProcessOverWebSocket(websocket, found, { context: parts.context, idleTimeoutMs })).kind;
+  }
+  await servePortForwardOverSpdy(createWebSocketStream(websocket), found, parts);
+  return "success";
 }
 
 /** Answers the upgrade. Undefined: it was refused. */

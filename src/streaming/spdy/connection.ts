@@ -153,7 +153,7 @@ export class SpdyConnection {
   }
 
   async #deliver(stream: SpdyStream, bytes: Buffer, fin: boolean): Promise<void> {
-    const probe = setInterval(() => this.send(controlFrame(PING, 0, [PROBE_ID])).catch(() => {}), PROBE_INTERVAL_MS);
+    const probe = setInterval(() => void this.send(controlFrame(PING, 0, [PROBE_ID])).catch(() => {}), PROBE_INTERVAL_MS);
     try {
       await stream.incoming.push(bytes);
     } finally {

@@ -1,0 +1,39 @@
+import type { IncomingMessage } from "node:http";
+import type { Duplex } from "node:stream";
+
+import { type WebSocket, WebSocketServer } from "ws";
+
+/** More than any client puts into one message. */
+const MAX_MESSAGE_BYTES = 1024 * 1024;
+
+export const PROCESS_SUBPROTOCOLS = [
+  "v5.channel.k8s.io",
+  "v4.channel.k8s.io",
+  "v4.base64.channel.k8s.io",
+  "channel.k8s.io",
+  "base64.channel.k8s.io",
+] as const;
+export const TUNNEL_SUBPROTOCOL = "SPDY/3.1+portforward.k8s.io";
+
+export function offeredSubprotocols(request: IncomingMessage): string[] {
+  return (request.headers["sec-websocket-protocol"] ?? "")
+    .split(",")
+    .map((name) => name.trim())
+    .filter((name) => name !== "");
+}
+
+/** Completes the handshake. A bad one is answered by `ws` itself, and the socket closes: then this never resolves before `close`. */
+export function acceptWebSocket(request: IncomingMessage, socket: Duplex, subprotocol: string): Promise<WebSocket | undefined> {
+  const { promise, resolve } = Promise.withResolvers<WebSocket | undefined>();
+  const server = new WebSocketServer({
+    noServer: true,
+    clientTracking: false,
+    perMessageDeflate: false,
+    maxPayload: MAX_MESSAGE_BYTES,
+    handleProtocols: () => (subprotocol === "" ? false : subprotocol),
+  });
+  socket.once("close", () => resolve(undefined));
+  // Bytes behind the request's head were put back into the socket.
+  server.handleUpgrade(request, socket, Buffer.alloc(0), (websocket) => resolve(websocket));
+  return promise;
+}
