@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
 import { once } from "node:events";
+import { readFile } from "node:fs/promises";
 import { createConnection } from "node:net";
 import { test } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
 
 import { status } from "@grpc/grpc-js";
 
@@ -123,6 +125,27 @@ test("crictl over WebSocket: exec with the end of stdin, its exit code, a termin
   assert.ok((await echo(forward.port, payload)).equals(payload));
 });
 
+test("clients that stand still cost neither memory nor other calls", { timeout }, async () => {
+  await using pod = await node().runPod();
+  const container = await pod.start();
+  const children = Array.from({ length: 4 }, (_, index) =>
+    node().crictl.startWithInput("exec", "-r", index % 2 === 0 ? "spdy" : "websocket", container.id, "/bin/cat", "/dev/zero"),
+  );
+  try {
+    await waitFor("the processes", async () => (await container.shell("ps -o args")).match(/dev.zero/g)?.length === 4, {
+      timeoutMs: 10_000,
+    });
+    await delay(1000);
+    const before = await residentBytes();
+    await delay(2000);
+    assert.ok((await residentBytes()) - before < 64 * 1024 * 1024);
+    for (let round = 0; round < 10; round++) assert.equal(await container.shell("echo there"), "there");
+  } finally {
+    for (const child of children) child.kill("SIGKILL");
+  }
+  await waitFor("the processes' end", async () => !(await container.shell("ps -o args")).includes("/dev/zero"), { timeoutMs: 20_000 });
+});
+
 test("what is asked wrongly is refused by name", { timeout }, async () => {
   await using pod = await node().runPod();
   const container = await pod.start();
@@ -159,6 +182,11 @@ test("the process of a lost client goes", { timeout }, async () => {
   child.kill("SIGKILL");
   await waitFor("its end", async () => !/sleep 0.1/.test(await container.shell("ps -o args")), { timeoutMs: 20_000 });
 });
+
+async function residentBytes(): Promise<number> {
+  const text = await readFile(`/proc/${node().daemon.process.pid}/status`, "utf8");
+  return Number(/^VmRSS:\s+(\d+) kB$/m.exec(text)?.[1]) * 1024;
+}
 
 /** A running `crictl port-forward` of one port. */
 class PortForward implements AsyncDisposable {

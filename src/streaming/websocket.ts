@@ -22,7 +22,7 @@ export function offeredSubprotocols(request: IncomingMessage): string[] {
     .filter((name) => name !== "");
 }
 
-/** Completes the handshake. A bad one is answered by `ws` itself, and the socket closes: then this never resolves before `close`. */
+/** Completes the handshake. A bad one is answered by `ws` itself, and the socket closes: then there is none. */
 export function acceptWebSocket(request: IncomingMessage, socket: Duplex, subprotocol: string): Promise<WebSocket | undefined> {
   const { promise, resolve } = Promise.withResolvers<WebSocket | undefined>();
   const server = new WebSocketServer({
@@ -32,6 +32,11 @@ export function acceptWebSocket(request: IncomingMessage, socket: Duplex, subpro
     maxPayload: MAX_MESSAGE_BYTES,
     handleProtocols: () => (subprotocol === "" ? false : subprotocol),
   });
+  if (subprotocol === TUNNEL_SUBPROTOCOL) {
+    // The name is no token, which `ws` insists on; Kubernetes' clients insist on the name.
+    delete request.headers["sec-websocket-protocol"];
+    server.on("headers", (headers) => headers.push(`Sec-WebSocket-Protocol: ${subprotocol}`));
+  }
   socket.once("close", () => resolve(undefined));
   // Bytes behind the request's head were put back into the socket.
   server.handleUpgrade(request, socket, Buffer.alloc(0), (websocket) => resolve(websocket));
