@@ -25,6 +25,8 @@ export async function serveProcessOverSpdy(
   const gathering = new Gathering(expectedTypes(request, parts.protocol));
   const connection = new SpdyConnection(transport, { onStream: (stream) => gathering.take(stream), onActivity: () => idle.touch() });
   const running = connection.run();
+  // Reported below, when the session has noticed.
+  running.catch(() => {});
   const serving = (async (): Promise<Outcome> => {
     const streams = await gathering.wait(parts.timeouts.streamCreationTimeoutMs, connection.gone);
     return await serveProcess(request, channelsOf(streams, connection, parts.protocol), parts.context);
