@@ -57,7 +57,10 @@ async function runNodeTests(patterns: readonly string[], concurrency: number): P
 }
 
 async function runCargoTests(): Promise<Counts> {
-  const child = spawn(join(root, "tools/build-auraed.sh"), ["test", "--locked", "--no-fail-fast"], { cwd: root, stdio: ["ignore", "pipe", "inherit"] });
+  const child = spawn(join(root, "tools/build-auraed.sh"), ["test", "--locked", "--no-fail-fast"], {
+    cwd: root,
+    stdio: ["ignore", "pipe", "inherit"],
+  });
   const closed = once(child, "close");
   let counts = noCounts;
   for await (const line of createInterface({ input: child.stdout })) {
