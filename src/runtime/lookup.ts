@@ -3,9 +3,10 @@ import { notFound, type RecordNoun, RuntimeError, wrongState } from "./errors.ts
 import type { Sandbox } from "./pod.ts";
 import type { Container, Pod, Runtime } from "./runtime.ts";
 
-/** The pod of an id or unique prefix, or undefined. An ambiguous prefix is an error. */
+/** The pod of an id or unique prefix, or undefined. An ambiguous prefix is an error. One that is still being made is nobody's to name. */
 export function findPod(runtime: Runtime, idOrPrefix: string): Pod | undefined {
-  return find(runtime.pods, "pod sandbox", idOrPrefix);
+  const pod = find(runtime.pods, "pod sandbox", idOrPrefix);
+  return pod?.record.state.phase === "creating" ? undefined : pod;
 }
 
 export function findContainer(runtime: Runtime, idOrPrefix: string): Container | undefined {
@@ -15,7 +16,7 @@ export function findContainer(runtime: Runtime, idOrPrefix: string): Container |
 
 export function getPod(runtime: Runtime, idOrPrefix: string): Pod {
   const pod = findPod(runtime, idOrPrefix);
-  if (pod === undefined || pod.record.state.phase === "creating") throw notFound("pod sandbox", idOrPrefix);
+  if (pod === undefined) throw notFound("pod sandbox", idOrPrefix);
   return pod;
 }
 

@@ -1,5 +1,6 @@
 import { PodServiceService } from "../../api/gen/aurae/pod/v0/pod.ts";
 import { SupervisorServiceService } from "../../api/gen/aurae/supervisor/v0/supervisor.ts";
+import { withDeadline } from "../lib/abort.ts";
 import { ownedCgroups } from "./cgroup.ts";
 import { applyShutdownExits, CONTAINER_KILL_TIMEOUT_MS, markLost, waitExited } from "./exits.ts";
 import { sandboxOf } from "./pod.ts";
@@ -76,9 +77,9 @@ async function stopSupervisor(runtime: Runtime, pod: Pod, options: { readonly si
 
 /** Whether auraed answered that all is undone. */
 async function shutDown(runtime: Runtime, pod: Pod, { signal }: { readonly signal: AbortSignal }): Promise<boolean> {
-  const bounded = AbortSignal.any([signal, AbortSignal.timeout(SHUTDOWN_TIMEOUT_MS)]);
+  using scope = withDeadline(SHUTDOWN_TIMEOUT_MS, signal);
   try {
-    const { exits } = await pod.agent.call(SupervisorServiceService.shutdown, {}, { signal: bounded });
+    const { exits } = await pod.agent.call(SupervisorServiceService.shutdown, {}, scope);
     await applyShutdownExits(runtime, pod, exits);
     return true;
   } catch (error) {
