@@ -2,10 +2,10 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup proto build fmt check test unit e2e critest full bench demo clean
+.PHONY: help setup proto build fmt check test unit e2e conformance critest full bench demo clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 setup: ## Install what is missing: packages, toolchains, Node modules (root; a second run is a no-op)
 	@tools/setup.sh
@@ -34,11 +34,15 @@ e2e: build ## End-to-end tests alone
 	@tools/peers.sh crictl
 	@tools/run.sh node tools/test.ts e2e
 
+conformance: build ## critest once, on the default handler
+	@tools/peers.sh critest crictl cni-plugins
+	@tools/run.sh node e2e/critest/run.ts --runtime aurae-cri --handler ""
+
 critest: build ## The conformance suite per handler beside containerd; the table goes to build/critest/
 	@tools/peers.sh
 	@tools/run.sh node e2e/critest/run.ts --runtime aurae-cri --runtime containerd
 
-full: check test demo ## What must hold before a release: check, test, demo
+full: check test demo critest bench ## What must hold before a release
 
 bench: build ## Compare with containerd and runc on this machine, in one run
 	@tools/peers.sh crictl containerd runc cni-plugins

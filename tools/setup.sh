@@ -9,7 +9,7 @@ cd "$root"
 # Build: the static auraed links libseccomp; protoc makes the contracts.
 packages=(ca-certificates gcc git libc6-dev libseccomp-dev make patch pkg-config protobuf-compiler jq shellcheck)
 # Run and test: a registry and images for it, CNI, mounts.
-packages+=(busybox-static containernetworking-plugins docker-registry erofs-utils iproute2 iptables nftables procps skopeo umoci)
+packages+=(busybox-static containernetworking-plugins docker-registry dpkg-dev erofs-utils iproute2 iptables nftables procps skopeo umoci)
 
 go_toolchain_sum() {
   case $1 in
