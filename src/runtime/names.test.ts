@@ -65,7 +65,7 @@ suite("a name", () => {
     failing.fail(new Error("no network"));
     await assert.rejects(first, { message: "no network" });
     assert.equal(await names.claim("n", "g", async () => "id", patient), "id");
-    names.release("n");
+    names.release("n", "id");
     assert.equal(await names.claim("n", "g", async () => "next", patient), "next");
   });
 
@@ -81,5 +81,17 @@ suite("a name", () => {
       names.claim("n", "f", async () => "x", patient),
       { message: /in use by id/ },
     );
+  });
+
+  test("is not freed by removing what does not hold it", async () => {
+    const names = new Names();
+    const { attempt, finish, runs } = gate();
+    const first = names.claim("n", "f", attempt, patient);
+    names.release("n", "one that failed before");
+    const second = names.claim("n", "f", attempt, patient);
+    finish("id");
+    assert.deepEqual([await first, await second, runs()], ["id", "id", 1]);
+    names.release("n", "one that failed before");
+    await assert.rejects(names.claim("n", "f", attempt, patient), { message: /in use by id/ });
   });
 });

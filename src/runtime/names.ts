@@ -42,8 +42,10 @@ export class Names {
     this.#claims.set(name, { phase: "held", fingerprint, id, delivered: !claimable });
   }
 
-  release(name: string): void {
-    this.#claims.delete(name);
+  /** Frees the name when `id` holds it. One that failed to start does not, and a retry may: removing the first must not free the second's. */
+  release(name: string, id: string): void {
+    const claim = this.#claims.get(name);
+    if (claim?.phase === "held" && claim.id === id) this.#claims.delete(name);
   }
 
   #begin(name: string, fingerprint: string, attempt: () => Promise<string>): Promise<string> {

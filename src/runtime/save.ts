@@ -32,7 +32,7 @@ export async function forgetPod(runtime: Runtime, pod: Pod): Promise<void> {
 export function dropPod(runtime: Runtime, pod: Pod): void {
   runtime.pods.delete(pod.id);
   runtime.rates.delete(pod.id);
-  runtime.podNames.release(podName(pod.record.config));
+  runtime.podNames.release(podName(pod.record.config), pod.id);
   announceDeleted(runtime, pod, pod);
 }
 
@@ -57,7 +57,7 @@ export async function forgetContainer(runtime: Runtime, container: Container): P
   failpoint("runtime.container.forget.after");
   runtime.containers.delete(container.id);
   runtime.rates.delete(container.id);
-  runtime.containerNames.release(containerName(container.pod.id, container.record.config));
+  runtime.containerNames.release(containerName(container.pod.id, container.record.config), container.id);
   announceDeleted(runtime, container.pod, container);
 }
 
