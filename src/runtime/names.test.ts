@@ -83,6 +83,17 @@ suite("a name", () => {
     );
   });
 
+  test("of something that runs no more is in use until it is removed", async () => {
+    const names = new Names();
+    names.hold("n", "f", { id: "id", claimable: false });
+    await assert.rejects(
+      names.claim("n", "f", async () => "x", patient),
+      { message: /in use by id/ },
+    );
+    names.release("n", "id");
+    assert.equal(await names.claim("n", "f", async () => "next", patient), "next");
+  });
+
   test("is not freed by removing what does not hold it", async () => {
     const names = new Names();
     const { attempt, finish, runs } = gate();
