@@ -44,6 +44,13 @@ pub mod api {
             tonic::include_proto!("aurae.pod.v0");
         }
     }
+    /// `aurae.guest.v0`: what only the auraed of a microVM is asked.
+    pub mod guest {
+        #[allow(clippy::all, clippy::too_many_lines, missing_docs)]
+        pub mod v0 {
+            tonic::include_proto!("aurae.guest.v0");
+        }
+    }
     /// `aurae.supervisor.v0`: what the daemon asks of a pod's host-side auraed.
     pub mod supervisor {
         #[allow(clippy::all, clippy::too_many_lines, missing_docs)]
