@@ -3,8 +3,8 @@ import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 
 import type { Prefix } from "./prefix.ts";
-import type { RuntimeKind } from "./settings.ts";
-import { peersDir, repositoryDir } from "./settings.ts";
+import type { PodMode, RuntimeKind } from "./settings.ts";
+import { peersDir, podsUnderTest, repositoryDir } from "./settings.ts";
 
 /** How the daemon of a runtime is started on a prefix. */
 export interface DaemonCommand {
@@ -51,12 +51,7 @@ bin_dirs = ${JSON.stringify(cniBinDirs())}
 [registry]
 config_path = ${JSON.stringify(prefix.hostsDir)}
 
-[vm]
-accelerator = "off"
-
-[placement]
-default = "flat"
-
+${podConfig[podsUnderTest()]}
 [oci]
 bundle_dir = ${JSON.stringify(join(prefix.dir, "bundles"))}
 
@@ -64,6 +59,21 @@ bundle_dir = ${JSON.stringify(join(prefix.dir, "bundles"))}
 level = "debug"
 `;
 }
+
+const podConfig: Readonly<Record<PodMode, string>> = {
+  flat: `[vm]
+accelerator = "off"
+
+[placement]
+default = "flat"
+`,
+  microvm: `[vm]
+accelerator = "tcg"
+
+[placement]
+default = "require-vm"
+`,
+};
 
 /** NRI is off because its socket is one for the whole machine. */
 function containerdConfig(prefix: Prefix, pauseReference: string): string {

@@ -12,6 +12,20 @@ export function runtimeUnderTest(): RuntimeKind {
   throw new Error(`AURAE_CRI_E2E_RUNTIME is '${kind}': want aurae-cri or containerd`);
 }
 
+export type PodMode = "flat" | "microvm";
+
+/** Where the pods of our runtime run, from `AURAE_CRI_E2E_PODS`. A microVM runs under software emulation: test hosts cannot be trusted to virtualize. */
+export function podsUnderTest(): PodMode {
+  const mode = process.env["AURAE_CRI_E2E_PODS"] ?? "flat";
+  if (mode === "flat" || mode === "microvm") return mode;
+  throw new Error(`AURAE_CRI_E2E_PODS is '${mode}': want flat or microvm`);
+}
+
+/** For the `skip` of a test that cannot apply to a pod in a guest: the reason is printed. */
+export function notInGuest(reason: string): string | false {
+  return podsUnderTest() === "microvm" ? `in a microVM: ${reason}` : false;
+}
+
 /** Whether prefixes of finished runs are kept for a look at their logs (`AURAE_CRI_E2E_KEEP=1`). */
 export function keepsPrefixes(): boolean {
   return process.env["AURAE_CRI_E2E_KEEP"] === "1";

@@ -48,6 +48,8 @@ function runtimeCode(fact: RuntimeFact): status {
       return status.DEADLINE_EXCEEDED;
     case "ERR_TOO_MANY_STREAMS":
       return status.RESOURCE_EXHAUSTED;
+    case "ERR_VM_FAILED":
+      return status.INTERNAL;
     case "ERR_NOT_BUILT":
       return status.UNIMPLEMENTED;
     case "ERR_EVENTS_DROPPED":

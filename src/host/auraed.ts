@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
+import type { AuraedWay } from "../runtime/ports.ts";
 import { HostError } from "./errors.ts";
 import { isAlive, type ProcessIdentity, readStartTime, terminate } from "./pids.ts";
 import { run } from "./process.ts";
@@ -29,10 +30,11 @@ export class AuraedHost {
     this.#options = options;
   }
 
-  /** Starts `auraed pod` for the directory and returns when it listens on `<dir>/auraed.sock`. */
-  startAuraed(dir: string, { signal }: Wait): Promise<ProcessIdentity> {
+  /** Starts `auraed pod` or `auraed vm` for the directory and returns when it listens on `<dir>/auraed.sock`. */
+  startAuraed(dir: string, way: AuraedWay, { signal }: Wait): Promise<ProcessIdentity> {
     const { auraedPath, ociRuntime } = this.#options;
-    const args = ["pod", "--dir", dir, ...(ociRuntime === "" ? [] : ["--oci-runtime", ociRuntime])];
+    // In a microVM containers are run by the guest's own.
+    const args = [way, "--dir", dir, ...(way === "vm" || ociRuntime === "" ? [] : ["--oci-runtime", ociRuntime])];
     const command = { file: auraedPath, args, env: { PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" }, cwd: "/" };
     return spawnDetached(command, { signal, readyTimeoutMs: READY_TIMEOUT_MS, logFile: join(dir, "auraed.log") });
   }
@@ -44,7 +46,7 @@ export class AuraedHost {
       const startTime = Number.isSafeInteger(pid) && pid > 1 ? readStartTime(pid) : undefined;
       if (startTime === undefined) return undefined;
       const args = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
-      return args[1] === "pod" && args.includes(dir) ? { pid, startTime } : undefined;
+      return (args[1] === "pod" || args[1] === "vm") && args.includes(dir) ? { pid, startTime } : undefined;
     } catch {
       // No pid file, or the process ended while we looked.
       return undefined;

@@ -4,13 +4,13 @@ import { failpoint } from "../lib/failpoint.ts";
 import { KeyedQueue } from "../lib/keyed-queue.ts";
 import type { Log } from "../lib/log.ts";
 import { nowNs } from "../lib/time.ts";
-import type { FilesystemUsage, Image, Images, PullRequest, RecordWrite, Store } from "../runtime/ports.ts";
+import type { FilesystemUsage, Image, ImageLayer, Images, PullRequest, RecordWrite, Store } from "../runtime/ports.ts";
 import type { Digest } from "./digest.ts";
 import { ImageError } from "./errors.ts";
 import { findImage } from "./find-image.ts";
 import { endpointsOf } from "./hosts.ts";
 import { type HeldImage, holdImage, type ImageRecord, type RecordContext, readImage } from "./image-record.ts";
-import { LayerClaims } from "./layer-claims.ts";
+import { type Claim, LayerClaims, uppermostFirst } from "./layer-claims.ts";
 import type { LayerMounter } from "./layer-mounter.ts";
 import { LayerWorkers } from "./layer-workers.ts";
 import { Layers } from "./layers.ts";
@@ -138,12 +138,13 @@ class ImageStore implements ImageRoom {
   }
 
   async mountLayers(imageId: string, owner: string, { signal }: { readonly signal: AbortSignal }): Promise<readonly string[]> {
-    this.#checkOpen();
-    const image = this.#images.get(imageId as Digest);
-    if (image === undefined)
-      throw new ImageError({ code: "ERR_IMAGE_NOT_FOUND", reference: imageId }, `image ${imageId} is not on this node`);
-    const claim = { imageId: image.id, diffIds: image.parsed.diffIds };
-    return this.#claims.mount(owner, claim, this.#context.blobPath, { signal });
+    return this.#claims.mount(owner, this.#claimOf(imageId), this.#context.blobPath, { signal });
+  }
+
+  claimLayers(imageId: string, owner: string): readonly ImageLayer[] {
+    const claim = this.#claimOf(imageId);
+    this.#claims.claim(owner, claim);
+    return uppermostFirst(claim.diffIds).map((diffId) => ({ diffId, blobPath: this.#context.blobPath(diffId) }));
   }
 
   async releaseLayers(owner: string): Promise<void> {
@@ -156,7 +157,7 @@ class ImageStore implements ImageRoom {
     for (const [owner, imageId] of owners) {
       const image = this.#images.get(imageId as Digest);
       if (image === undefined) this.#log.warn("a container's image is gone", { container: owner, image: imageId });
-      else this.#claims.recover(owner, { imageId: image.id, diffIds: image.parsed.diffIds });
+      else this.#claims.claim(owner, { imageId: image.id, diffIds: image.parsed.diffIds });
     }
     this.#recovered = true;
     await this.#claims.sweep(() => false);
@@ -171,6 +172,13 @@ class ImageStore implements ImageRoom {
     await this.#layers[Symbol.asyncDispose]();
     await this.#workers[Symbol.asyncDispose]();
     await this.#transport[Symbol.asyncDispose]();
+  }
+
+  #claimOf(imageId: string): Claim {
+    this.#checkOpen();
+    const image = this.#images.get(imageId as Digest);
+    if (image !== undefined) return { imageId: image.id, diffIds: image.parsed.diffIds };
+    throw new ImageError({ code: "ERR_IMAGE_NOT_FOUND", reference: imageId }, `image ${imageId} is not on this node`);
   }
 
   async #pull(reference: Reference, request: PullRequest, signal: AbortSignal): Promise<string> {

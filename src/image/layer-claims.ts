@@ -9,7 +9,7 @@ interface Wait {
   readonly signal: AbortSignal;
 }
 
-interface Claim {
+export interface Claim {
   readonly imageId: Digest;
   readonly diffIds: readonly Digest[];
 }
@@ -47,16 +47,16 @@ export class LayerClaims implements AsyncDisposable {
     return false;
   }
 
-  /** Says who is there without touching a mount. */
-  recover(owner: string, claim: Claim): void {
+  /** Says who needs them without touching a mount. */
+  claim(owner: string, claim: Claim): void {
     this.#claims.set(owner, claim);
   }
 
-  /** The mount points, uppermost first. A layer that occurs twice counts where it is uppermost: overlayfs refuses a directory twice. */
+  /** The mount points, uppermost first; each once, for overlayfs refuses a directory twice. */
   async mount(owner: string, claim: Claim, blobPath: (diffId: Digest) => string, { signal }: Wait): Promise<readonly string[]> {
     const fresh = !this.#claims.has(owner);
     this.#claims.set(owner, claim);
-    const unique = [...new Set([...claim.diffIds].reverse())];
+    const unique = uppermostFirst(claim.diffIds);
     try {
       await Promise.all(unique.map((diffId) => this.#mountOne(diffId, blobPath(diffId), signal)));
     } catch (error) {
@@ -106,6 +106,11 @@ export class LayerClaims implements AsyncDisposable {
       await rmdir(target).catch(() => {});
     });
   }
+}
+
+/** A layer that occurs twice counts where it is uppermost. */
+export function uppermostFirst(diffIds: readonly Digest[]): readonly Digest[] {
+  return [...new Set([...diffIds].reverse())];
 }
 
 function diffIdOf(target: string): string {

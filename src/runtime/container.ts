@@ -25,7 +25,7 @@ export interface ContainerExit {
   readonly message: string;
 }
 
-export type ExitReason = "Completed" | "Error" | "OOMKilled" | "StartError" | "AuraedCrashed" | "NodeRebooted";
+export type ExitReason = "Completed" | "Error" | "OOMKilled" | "StartError" | "AuraedCrashed" | "SandboxCrashed" | "NodeRebooted";
 
 export type ContainerEvent =
   | { readonly type: "created"; readonly pid: number }

@@ -10,7 +10,8 @@ import { containerFingerprint, containerName } from "./identity.ts";
 import { getPod, readySandbox } from "./lookup.ts";
 import type { Image } from "./ports.ts";
 import { discard } from "./remove-container.ts";
-import { bundleDir, Container, containerScratchDir, containerStateDir, type Pod, type Runtime } from "./runtime.ts";
+import { type Realm, realmOf, type Wait } from "./realm.ts";
+import { bundleDir, Container, type Pod, type Runtime } from "./runtime.ts";
 import { saveContainer } from "./save.ts";
 import { effectiveStopSignal } from "./stop-signal.ts";
 import { userQueryOf } from "./user-query.ts";
@@ -41,15 +42,17 @@ async function create(runtime: Runtime, pod: Pod, request: CreateContainerReques
   readySandbox(pod);
   const image = imageOf(runtime, request.config);
   const container = new Container(newRecord(pod, request.config, image), pod);
+  const realm = realmOf(runtime, pod);
   checkAgainstPod(container);
   pod.containers.set(container.id, container);
   runtime.containers.set(container.id, container);
   await using rollback = new AsyncDisposableStack();
-  rollback.defer(() => undo(runtime, container, request.requestId));
+  rollback.defer(() => undo(runtime, realm, container, request.requestId));
   await saveContainer(runtime, container);
-  const prepared = await prepare(runtime, container, image, request.requestId, signal);
+  const wait = { signal, requestId: request.requestId };
+  const prepared = await prepare({ realm, container, image }, wait);
   failpoint("runtime.container.prepared.after");
-  const pid = await createInAuraed(runtime, container, image, prepared, request.requestId, signal);
+  const pid = await createInAuraed(runtime, { realm, container, image, prepared }, wait);
   failpoint("runtime.container.created.after");
   container.apply({ type: "created", pid });
   await saveContainer(runtime, container);
@@ -83,17 +86,16 @@ function newRecord(pod: Pod, config: ContainerConfig, image: Image): ContainerRe
   };
 }
 
-async function prepare(
-  runtime: Runtime,
-  container: Container,
-  image: Image,
-  requestId: string,
-  signal: AbortSignal,
-): Promise<PrepareContainerResponse> {
-  const { rootDir, stateDir } = runtime.options;
+interface Making {
+  readonly realm: Realm;
+  readonly container: Container;
+  readonly image: Image;
+}
+
+async function prepare({ realm, container, image }: Making, wait: Wait): Promise<PrepareContainerResponse> {
   const { config } = container.record;
-  const scratch = containerScratchDir(rootDir, container.record);
-  const lowerPaths = await runtime.images.mountLayers(image.id, container.id, { signal });
+  const scratch = realm.scratchPath(container);
+  const lowerPaths = await realm.mountLayers(container, image, wait);
   failpoint("runtime.container.layers.after");
   const prepared = await container.pod.agent.call(
     PodServiceService.prepareContainer,
@@ -101,14 +103,14 @@ async function prepare(
       containerId: container.id,
       lowerPaths: [...lowerPaths],
       scratchPath: scratch,
-      rootfsPath: `${containerStateDir(stateDir, container.record)}/rootfs`,
+      rootfsPath: realm.rootfsPath(container),
       user: userQueryOf(config, image.config),
       workingDir: config.workingDir === "" ? image.config.workingDir : config.workingDir,
       imageVolumes: [...image.config.volumes],
       volumesPath: `${scratch}/volumes`,
       mountTargets: [],
     },
-    { signal, requestId },
+    wait,
   );
   if (prepared.user !== undefined) {
     const { uid, gid, additionalGids, home } = prepared.user;
@@ -119,32 +121,32 @@ async function prepare(
 
 async function createInAuraed(
   runtime: Runtime,
-  container: Container,
-  image: Image,
-  prepared: PrepareContainerResponse,
-  requestId: string,
-  signal: AbortSignal,
+  making: Making & { readonly prepared: PrepareContainerResponse },
+  wait: Wait,
 ): Promise<number> {
-  const { config } = container.record;
-  const spec = await specOf(runtime, container, image, prepared);
+  const { realm, container } = making;
+  const { config, logPath } = container.record;
+  const spec = await specOf(runtime, making, wait);
+  await realm.beforeCreate(container, spec, wait);
   const { pid } = await container.pod.agent.call(
     PodServiceService.createContainer,
     {
       containerId: container.id,
       bundlePath: bundleDir(runtime.options, container.id),
       ociSpec: Buffer.from(JSON.stringify(spec)),
-      io: { logPath: container.record.logPath, terminal: config.tty, stdin: config.stdin, stdinOnce: config.stdinOnce },
+      io: { logPath, terminal: config.tty, stdin: config.stdin, stdinOnce: config.stdinOnce },
     },
-    { signal, requestId },
+    wait,
   );
   return pid;
 }
 
-async function undo(runtime: Runtime, container: Container, requestId: string): Promise<void> {
-  const signal = AbortSignal.timeout(ATTEMPT_TIMEOUT_MS);
+async function undo(runtime: Runtime, realm: Realm, container: Container, requestId: string): Promise<void> {
+  const wait = { signal: AbortSignal.timeout(ATTEMPT_TIMEOUT_MS), requestId };
   try {
-    await container.pod.agent.call(PodServiceService.deleteContainer, { containerId: container.id }, { signal, requestId });
-    await discard(runtime, container, { signal });
+    await container.pod.agent.call(PodServiceService.deleteContainer, { containerId: container.id }, wait);
+    await realm.takeBack(container, wait);
+    await discard(runtime, container, wait);
   } catch (error) {
     // The record stays in phase `creating`: the pod's teardown and the next start of the daemon try again.
     runtime.log.error("a container that could not be created could not be cleaned up", { containerId: container.id }, error);

@@ -12,6 +12,7 @@ export type RuntimeFact =
   | { readonly code: "ERR_PLACEMENT"; readonly reason: string }
   | { readonly code: "ERR_TOO_MANY_STREAMS" }
   | { readonly code: "ERR_TIMEOUT"; readonly what: string }
+  | { readonly code: "ERR_VM_FAILED" }
   | { readonly code: "ERR_NOT_BUILT"; readonly what: string }
   | { readonly code: "ERR_EVENTS_DROPPED" }
   | { readonly code: "ERR_SHUTTING_DOWN" };

@@ -6,6 +6,9 @@ import type { PodNetwork } from "./ports.ts";
 import { podStateDir, type RuntimeOptions } from "./runtime.ts";
 import type { SandboxConfig } from "./sandbox-config.ts";
 
+/** Default size of a pod's /dev/shm, as other runtimes have it. */
+export const SHM_SIZE_BYTES = 64n * 1024n * 1024n;
+
 /** What a pod's containers share, as paths under the pod's state directory. */
 export interface PodFilePaths {
   readonly namespaces: string;
@@ -37,20 +40,30 @@ export function checkPodFiles(config: SandboxConfig): void {
   resolvConfFile(config.dns, "");
 }
 
-export async function writePodFiles(
-  options: RuntimeOptions,
-  pod: { readonly id: string; readonly config: SandboxConfig },
-  network: PodNetwork | undefined,
-): Promise<void> {
-  const paths = podFilePaths(options.stateDir, pod.id);
-  const hostname = podHostname(options, pod.config);
+/** What the files of a pod hold. `network` is undefined on the host's network. */
+export interface PodFileTexts {
+  readonly hostname: string;
+  readonly hosts: string;
+  readonly resolvConf: string;
+}
+
+export async function podFileTexts(options: RuntimeOptions, config: SandboxConfig, network: PodNetwork | undefined): Promise<PodFileTexts> {
+  const hostname = podHostname(options, config);
   const [hostHosts, hostResolvConf] = await Promise.all([readOrEmpty("/etc/hosts"), readOrEmpty("/etc/resolv.conf")]);
+  return {
+    hostname: hostnameFile(hostname),
+    // On the host's network the host's own names hold.
+    hosts: network === undefined ? hostHosts : hostsFile({ hostname, ips: network.ips }),
+    resolvConf: resolvConfFile(config.dns, hostResolvConf),
+  };
+}
+
+export async function writePodFiles(paths: PodFilePaths, texts: PodFileTexts): Promise<void> {
   await mkdir(join(paths.hosts, ".."), { recursive: true, mode: 0o755 });
   await Promise.all([
-    writeFile(paths.hostname, hostnameFile(hostname)),
-    // On the host's network the host's own names hold.
-    writeFile(paths.hosts, network === undefined ? hostHosts : hostsFile({ hostname, ips: network.ips })),
-    writeFile(paths.resolvConf, resolvConfFile(pod.config.dns, hostResolvConf)),
+    writeFile(paths.hostname, texts.hostname),
+    writeFile(paths.hosts, texts.hosts),
+    writeFile(paths.resolvConf, texts.resolvConf),
   ]);
 }
 

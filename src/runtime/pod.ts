@@ -1,5 +1,6 @@
 import type { PodCgroup } from "../host/cgroup-paths.ts";
 import { unreachable } from "../lib/coded-error.ts";
+import type { Guest } from "./guest.ts";
 import type { Placement } from "./placement.ts";
 import type { PodNetwork, ProcessIdentity } from "./ports.ts";
 import type { Resources, SandboxConfig } from "./sandbox-config.ts";
@@ -22,14 +23,17 @@ export type PodState =
   | { readonly phase: "crashed"; readonly sandbox: Sandbox | undefined; readonly reason: CrashReason; readonly message: string };
 
 /** Why a pod became NOTREADY by itself. */
-export type CrashReason = "AuraedCrashed" | "NodeRebooted" | "RollbackFailed";
+export type CrashReason = "AuraedCrashed" | "SandboxCrashed" | "OOMKilled" | "NodeRebooted" | "RollbackFailed";
 
-/** What holds a running flat pod: facts needed to find and to tear down what was made for it. */
+/** What holds a running pod: facts needed to find and to tear down what was made for it. */
 export interface Sandbox {
   readonly auraed: ProcessIdentity;
+  /** On the host. */
   readonly namespaces: NamespacePaths;
   /** Undefined on the host's network. */
   readonly network: PodNetwork | undefined;
+  /** Undefined for a flat pod. */
+  readonly guest?: Guest | undefined;
 }
 
 /** Pinned namespace files; an empty path is the host's namespace. */

@@ -80,6 +80,8 @@ export interface Images {
    * directories, uppermost first. The same owner's second call answers like the first.
    */
   mountLayers(imageId: string, owner: string, options: { readonly signal: AbortSignal }): Promise<readonly string[]>;
+  /** Claims the layers as `mountLayers` does, for an owner that mounts their blobs elsewhere; uppermost first, each once. */
+  claimLayers(imageId: string, owner: string): readonly ImageLayer[];
   /** Gives up the owner's claim; a layer without claims is unmounted when its last image goes. Unknown owner is success. */
   releaseLayers(owner: string): Promise<void>;
   /** At start: the owners that exist, with their image. Mounts of others are taken down. */
@@ -151,10 +153,13 @@ export interface ProcessIdentity {
   readonly startTime: number;
 }
 
+/** Which of its ways to start: the supervisor of a flat pod, or of a microVM. */
+export type AuraedWay = "pod" | "vm";
+
 /** What the runtime asks of the host room for one pod. */
 export interface PodHost {
-  /** Starts `auraed pod` for the directory and returns when it listens on `<dir>/auraed.sock`. */
-  startAuraed(dir: string, options: { readonly signal: AbortSignal }): Promise<ProcessIdentity>;
+  /** Starts `auraed pod` or `auraed vm` for the directory and returns when it listens on `<dir>/auraed.sock`. */
+  startAuraed(dir: string, way: AuraedWay, options: { readonly signal: AbortSignal }): Promise<ProcessIdentity>;
   /** The auraed that serves the directory, when one is alive. */
   findAuraed(dir: string): ProcessIdentity | undefined;
   isAlive(process: ProcessIdentity): boolean;

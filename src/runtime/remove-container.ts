@@ -1,6 +1,7 @@
 import { PodServiceService } from "../../api/gen/aurae/pod/v0/pod.ts";
 import { findContainer } from "./lookup.ts";
 import { sandboxOf } from "./pod.ts";
+import { realmOf } from "./realm.ts";
 import { bundleDir, type Container, containerScratchDir, containerStateDir, type Runtime } from "./runtime.ts";
 import { forgetContainer } from "./save.ts";
 import { killContainer } from "./stop-container.ts";
@@ -18,6 +19,7 @@ export async function remove(runtime: Runtime, container: Container, options: { 
   if (isSupervised(runtime, container)) {
     if (container.record.state.phase !== "exited" && container.record.state.phase !== "creating") await killContainer(container, options);
     await container.pod.agent.call(PodServiceService.deleteContainer, { containerId: container.id }, options);
+    await realmOf(runtime, container.pod).takeBack(container, options);
   }
   await discard(runtime, container, options);
 }

@@ -1,24 +1,20 @@
 import { mkdir } from "node:fs/promises";
 
-import { PodServiceService } from "../../api/gen/aurae/pod/v0/pod.ts";
-import { SupervisorServiceService } from "../../api/gen/aurae/supervisor/v0/supervisor.ts";
-import { CONTRACT_VERSION } from "../agent/agent.ts";
-import { AgentError } from "../agent/errors.ts";
 import { podCgroup } from "../host/cgroup-paths.ts";
 import { messageOf } from "../lib/coded-error.ts";
-import { failpoint } from "../lib/failpoint.ts";
 import { newId } from "../lib/ids.ts";
 import { nowNs } from "../lib/time.ts";
-import { agentCgroup } from "./cgroup.ts";
 import { RuntimeError } from "./errors.ts";
 import { podFingerprint, podName } from "./identity.ts";
 import { type Placement, place } from "./placement.ts";
-import type { NamespacePaths, Sandbox } from "./pod.ts";
-import { checkPodFiles, podFilePaths, podHostname, writePodFiles } from "./pod-directory.ts";
-import type { PodNetwork } from "./ports.ts";
-import { Pod, podRootDir, podStateDir, type Runtime } from "./runtime.ts";
+import type { Sandbox } from "./pod.ts";
+import { checkPodFiles } from "./pod-directory.ts";
+import type { Wait } from "./realm.ts";
+import { Pod, podRootDir, type Runtime } from "./runtime.ts";
 import type { SandboxConfig } from "./sandbox-config.ts";
 import { savePod } from "./save.ts";
+import { startFlat } from "./start-flat.ts";
+import { startMicrovm } from "./start-microvm.ts";
 import { rollBack } from "./teardown.ts";
 import { watchPod } from "./watch.ts";
 
@@ -30,9 +26,6 @@ export interface RunPodRequest {
 
 /** How long an attempt may take that nobody may be waiting for any more. */
 const ATTEMPT_TIMEOUT_MS = 240_000;
-
-/** Default size of a pod's /dev/shm, as other runtimes have it. */
-const SHM_SIZE_BYTES = 64n * 1024n * 1024n;
 
 /**
  * Creates and starts a pod sandbox; resolves to its id when it is READY, its network included. On failure nothing is left behind. The
@@ -53,8 +46,6 @@ function admit(runtime: Runtime, { config, handler }: RunPodRequest): Placement 
   const { policy, virtualization } = runtime.options;
   const placement = place({ config, handler, policy, virtualization });
   if (placement.mode === "refused") throw new RuntimeError({ code: "ERR_PLACEMENT", reason: placement.reason }, placement.message);
-  if (placement.mode === "microvm")
-    throw new RuntimeError({ code: "ERR_NOT_BUILT", what: "microVM pods" }, "microVM pods are not built yet");
   return placement;
 }
 
@@ -66,7 +57,7 @@ async function attempt(runtime: Runtime, request: RunPodRequest, placement: Plac
   rollback.defer(() => undo(runtime, pod));
   await mkdir(podRootDir(runtime.options.rootDir, pod.id), { recursive: true, mode: 0o700 });
   await savePod(runtime, pod);
-  const sandbox = await startFlat(runtime, pod, request.requestId, signal);
+  const sandbox = await start(runtime, pod, { signal, requestId: request.requestId });
   pod.apply({ type: "started", sandbox });
   await savePod(runtime, pod);
   rollback.move();
@@ -103,70 +94,6 @@ async function undo(runtime: Runtime, pod: Pod): Promise<void> {
   }
 }
 
-async function startFlat(runtime: Runtime, pod: Pod, requestId: string, signal: AbortSignal): Promise<Sandbox> {
-  const { stateDir } = runtime.options;
-  const { config } = pod.record;
-  const dir = podStateDir(stateDir, pod.id);
-  await mkdir(dir, { recursive: true, mode: 0o700 });
-  const auraed = await runtime.host.startAuraed(dir, { signal });
-  failpoint("runtime.pod.auraed.after");
-  const namespaces = await createNamespaces(runtime, pod, requestId, signal);
-  failpoint("runtime.pod.namespaces.after");
-  const network = config.namespaces.network === "node" ? undefined : await attach(runtime, pod, namespaces, signal);
-  failpoint("runtime.pod.network.after");
-  await writePodFiles(runtime.options, pod.record, network);
-  return { auraed, namespaces, network };
-}
-
-function attach(runtime: Runtime, pod: Pod, namespaces: NamespacePaths, signal: AbortSignal): Promise<PodNetwork> {
-  const { metadata, portMappings } = pod.record.config;
-  const request = {
-    podId: pod.id,
-    podName: metadata.name,
-    podNamespace: metadata.namespace,
-    podUid: metadata.uid,
-    netnsPath: namespaces.network,
-    portMappings: portMappings.filter((mapping) => mapping.hostPort !== 0),
-  };
-  return runtime.network.attach(request, { signal });
-}
-
-async function createNamespaces(runtime: Runtime, pod: Pod, requestId: string, signal: AbortSignal): Promise<NamespacePaths> {
-  const options = { signal, requestId };
-  await greet(pod, options);
-  const { config } = pod.record;
-  const { namespaces } = config;
-  const files = podFilePaths(runtime.options.stateDir, pod.id);
-  const made = await pod.agent.call(
-    SupervisorServiceService.createSandbox,
-    {
-      podId: pod.id,
-      namespaces: {
-        network: namespaces.network !== "node",
-        ipc: namespaces.ipc !== "node",
-        // A pod on the host's network has the host's name too.
-        uts: namespaces.network !== "node",
-        pid: namespaces.pid === "pod",
-      },
-      hostname: namespaces.network === "node" ? "" : podHostname(runtime.options, config),
-      sysctls: config.sysctls,
-      namespacesPath: files.namespaces,
-      shmSizeBytes: namespaces.ipc === "node" ? 0n : SHM_SIZE_BYTES,
-      shmPath: files.shm,
-      cgroup: agentCgroup(pod.id, pod.record.cgroup),
-      uidMappings: [],
-      gidMappings: [],
-    },
-    options,
-  );
-  return { network: made.networkPath, ipc: made.ipcPath, uts: made.utsPath, pid: made.pidPath, user: made.userPath };
-}
-
-async function greet(pod: Pod, options: { readonly signal: AbortSignal; readonly requestId: string }): Promise<void> {
-  const { contractVersion } = await pod.agent.call(PodServiceService.hello, { contractVersion: CONTRACT_VERSION, features: [] }, options);
-  if (contractVersion === CONTRACT_VERSION) return;
-  throw new AgentError(
-    { code: "ERR_AGENT_VERSION", contractVersion },
-    `auraed speaks contract version ${contractVersion}, the daemon ${CONTRACT_VERSION}: install both from one release`,
-  );
+function start(runtime: Runtime, pod: Pod, wait: Wait): Promise<Sandbox> {
+  return pod.record.placement.mode === "microvm" ? startMicrovm(runtime, pod, wait) : startFlat(runtime, pod, wait);
 }

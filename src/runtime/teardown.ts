@@ -51,9 +51,23 @@ async function giveBack(runtime: Runtime, pod: Pod, options: { readonly signal: 
 }
 
 /** So that a container that obeys SIGKILL has ended, with its log complete, while the pod's network still stands. */
-async function killContainers(runtime: Runtime, pod: Pod, { signal }: { readonly signal: AbortSignal }): Promise<void> {
-  const auraed = sandboxOf(pod.record.state)?.auraed;
-  if (auraed === undefined || !runtime.host.isAlive(auraed)) return;
+async function killContainers(runtime: Runtime, pod: Pod, options: { readonly signal: AbortSignal }): Promise<void> {
+  const sandbox = sandboxOf(pod.record.state);
+  if (sandbox === undefined || !runtime.host.isAlive(sandbox.auraed)) return;
+  if (sandbox.guest === undefined) return killEach(pod, options);
+  using scope = withDeadline(GUEST_KILL_TIMEOUT_MS, options.signal);
+  try {
+    await killEach(pod, scope);
+  } catch (error) {
+    options.signal.throwIfAborted();
+    runtime.log.warn("the guest did not kill its containers: they end with it", { podId: pod.id }, error);
+  }
+}
+
+/** A guest may be dead, hung or hostile. */
+const GUEST_KILL_TIMEOUT_MS = 5_000;
+
+async function killEach(pod: Pod, { signal }: { readonly signal: AbortSignal }): Promise<void> {
   const alive = [...pod.containers.values()].filter(({ record }) => record.state.phase === "created" || record.state.phase === "running");
   await Promise.all(
     alive.map(async (container) => {
@@ -71,7 +85,7 @@ async function stopSupervisor(runtime: Runtime, pod: Pod, options: { readonly si
   if (auraed !== undefined) await runtime.host.kill(auraed, options);
   pod.disconnect();
   await markLost(runtime, pod, "AuraedCrashed", "nobody saw the container end before its pod was stopped");
-  if (!clean) await runtime.host.cleanPod(dir, ownedCgroups(pod), options);
+  if (!clean) await runtime.host.cleanPod(dir, ownedCgroups(runtime, pod), options);
   await runtime.host.removeTree(dir, options);
 }
 

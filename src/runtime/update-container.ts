@@ -2,6 +2,7 @@ import { PodServiceService } from "../../api/gen/aurae/pod/v0/pod.ts";
 import { wrongState } from "./errors.ts";
 import { getContainer } from "./lookup.ts";
 import { ociResources } from "./oci-linux.ts";
+import { realmOf } from "./realm.ts";
 import type { Container, Runtime } from "./runtime.ts";
 import type { Resources } from "./sandbox-config.ts";
 import { saveContainer } from "./save.ts";
@@ -26,7 +27,7 @@ async function update(
   const { phase } = container.record.state;
   if (phase !== "created" && phase !== "running")
     throw wrongState("container", container.id, phase, "only a CREATED or RUNNING container has resources");
-  const ociJson = Buffer.from(JSON.stringify(ociResources(resources, runtime.options.hostFacts)));
+  const ociJson = Buffer.from(JSON.stringify(ociResources(resources, realmOf(runtime, container.pod).facts)));
   await container.pod.agent.call(PodServiceService.updateContainer, { containerId: container.id, ociResources: ociJson }, options);
   container.record = {
     ...container.record,

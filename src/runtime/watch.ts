@@ -1,11 +1,14 @@
 import { setTimeout as sleep } from "node:timers/promises";
 
 import { PodServiceService } from "../../api/gen/aurae/pod/v0/pod.ts";
+import { VmState } from "../../api/gen/aurae/supervisor/v0/vm.ts";
 import { messageOf } from "../lib/coded-error.ts";
 import { ownedCgroups } from "./cgroup.ts";
 import { applyAgentState, markLost } from "./exits.ts";
+import type { CrashReason } from "./pod.ts";
 import { type Pod, podStateDir, type Runtime } from "./runtime.ts";
 import { savePod } from "./save.ts";
+import { vmEnd, vmStatus } from "./vm-status.ts";
 
 const RECONNECT_DELAY_MS = 100;
 
@@ -28,7 +31,8 @@ async function follow(runtime: Runtime, pod: Pod): Promise<void> {
     }
     const { state } = pod.record;
     if (state.phase !== "ready" || runtime.shutdown.aborted) return;
-    if (!runtime.host.isAlive(state.sandbox.auraed)) return crash(runtime, pod);
+    if (!runtime.host.isAlive(state.sandbox.auraed)) return supervisorDied(runtime, pod);
+    if (state.sandbox.guest !== undefined && (await vmDied(runtime, pod))) return;
     await sleep(RECONNECT_DELAY_MS, undefined, { signal: runtime.shutdown });
   }
 }
@@ -43,14 +47,30 @@ async function followConnection(runtime: Runtime, pod: Pod): Promise<void> {
 }
 
 /** The containers went down with their parent; what they left is cleaned, the record stays for the kubelet to see. */
-async function crash(runtime: Runtime, pod: Pod): Promise<void> {
+async function supervisorDied(runtime: Runtime, pod: Pod): Promise<void> {
+  await crash(runtime, pod, { reason: "AuraedCrashed", message: "the pod's auraed died" }, async () => {
+    pod.disconnect();
+    await runtime.host.cleanPod(podStateDir(runtime.options.stateDir, pod.id), ownedCgroups(runtime, pod), { signal: runtime.shutdown });
+    await markLost(runtime, pod, "AuraedCrashed", "the pod's auraed died and took the container with it");
+  });
+}
+
+/** Whether the pod's VM has ended, and with it its containers. Its auraed stays: the pod's teardown ends that. */
+async function vmDied(runtime: Runtime, pod: Pod): Promise<boolean> {
+  const status = await vmStatus(pod, { signal: runtime.shutdown });
+  if (status.state !== VmState.VM_STATE_EXITED) return false;
+  const reason = status.oomKilled ? "OOMKilled" : "SandboxCrashed";
+  const message = `the pod's microVM ended: ${vmEnd(status)}`;
+  await crash(runtime, pod, { reason, message }, () => markLost(runtime, pod, reason, message));
+  return true;
+}
+
+async function crash(runtime: Runtime, pod: Pod, end: { readonly reason: CrashReason; readonly message: string }, mark: () => Promise<void>) {
   await runtime.actions.run(pod.id, runtime.shutdown, async () => {
     if (pod.record.state.phase !== "ready") return;
-    pod.apply({ type: "crashed", reason: "AuraedCrashed", message: "the pod's auraed died" });
-    runtime.log.error("auraed died: its pod is NOTREADY", { podId: pod.id });
-    pod.disconnect();
-    await runtime.host.cleanPod(podStateDir(runtime.options.stateDir, pod.id), ownedCgroups(pod), { signal: runtime.shutdown });
-    await markLost(runtime, pod, "AuraedCrashed", "the pod's auraed died and took the container with it");
+    pod.apply({ type: "crashed", ...end });
+    runtime.log.error("a pod ended by itself and is NOTREADY", { podId: pod.id, ...end });
+    await mark();
     await savePod(runtime, pod);
   });
 }

@@ -1,0 +1,56 @@
+import { containerCgroup } from "../host/cgroup-paths.ts";
+import { listDevices } from "../host/devices.ts";
+import { hostMountSources } from "./mount-sources.ts";
+import type { DeviceNode, HostFacts } from "./oci-input.ts";
+import type { NamespacePaths } from "./pod.ts";
+import { type PodFilePaths, podFilePaths } from "./pod-directory.ts";
+import type { Image } from "./ports.ts";
+import type { Realm, Wait } from "./realm.ts";
+import { type Container, containerScratchDir, containerStateDir, type Pod, type Runtime } from "./runtime.ts";
+
+/** The node's own kernel. */
+export class FlatRealm implements Realm {
+  readonly facts: HostFacts;
+  readonly namespaces: NamespacePaths;
+  readonly files: PodFilePaths;
+  readonly #runtime: Runtime;
+
+  constructor(runtime: Runtime, pod: Pod, namespaces: NamespacePaths) {
+    this.#runtime = runtime;
+    this.facts = runtime.options.hostFacts;
+    this.namespaces = namespaces;
+    this.files = podFilePaths(runtime.options.stateDir, pod.id);
+  }
+
+  rootfsPath({ record }: Container): string {
+    return `${containerStateDir(this.#runtime.options.stateDir, record)}/rootfs`;
+  }
+
+  scratchPath({ record }: Container): string {
+    return containerScratchDir(this.#runtime.options.rootDir, record);
+  }
+
+  cgroupsPath({ id, pod }: Container): string {
+    return containerCgroup(pod.record.cgroup, id).cgroupsPath;
+  }
+
+  devices(): Promise<readonly DeviceNode[]> {
+    return listDevices("/dev");
+  }
+
+  mountLayers(container: Container, image: Image, wait: Wait): Promise<readonly string[]> {
+    return this.#runtime.images.mountLayers(image.id, container.id, wait);
+  }
+
+  mountSources({ record }: Container): Promise<readonly string[]> {
+    return hostMountSources(record.config);
+  }
+
+  async beforeCreate(): Promise<void> {
+    // The pod's auraed is on the host: it writes the bundle and opens the log file itself.
+  }
+
+  async takeBack(): Promise<void> {
+    // Nothing was lent: the container saw the host's own files.
+  }
+}

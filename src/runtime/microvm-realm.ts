@@ -1,0 +1,106 @@
+import { mkdir, stat, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+
+import { GuestServiceService } from "../../api/gen/aurae/guest/v0/guest.ts";
+import { VmServiceService } from "../../api/gen/aurae/supervisor/v0/vm.ts";
+import { failpoint } from "../lib/failpoint.ts";
+import { GUEST_DEVICES, type Guest, guestPaths } from "./guest.ts";
+import { hostMountSources } from "./mount-sources.ts";
+import type { DeviceNode, HostFacts } from "./oci-input.ts";
+import type { OciSpec } from "./oci-types.ts";
+import type { NamespacePaths } from "./pod.ts";
+import type { PodFilePaths } from "./pod-directory.ts";
+import type { Image, ImageLayer } from "./ports.ts";
+import type { Realm, Wait } from "./realm.ts";
+import { bundleDir, type Container, type Pod, podStateDir, type Runtime } from "./runtime.ts";
+
+/** The guest's kernel. What it needs of the host is plugged or shared for each container. */
+export class MicrovmRealm implements Realm {
+  readonly facts: HostFacts;
+  readonly namespaces: NamespacePaths;
+  readonly files: PodFilePaths = guestPaths.files;
+  readonly #runtime: Runtime;
+  readonly #pod: Pod;
+
+  constructor(runtime: Runtime, pod: Pod, guest: Guest) {
+    this.#runtime = runtime;
+    this.#pod = pod;
+    this.facts = guest.facts;
+    this.namespaces = guest.namespaces;
+  }
+
+  rootfsPath({ id }: Container): string {
+    return guestPaths.rootfs(id);
+  }
+
+  scratchPath({ id }: Container): string {
+    return guestPaths.scratch(id);
+  }
+
+  cgroupsPath({ id }: Container): string {
+    return guestPaths.cgroup(id);
+  }
+
+  async devices(): Promise<readonly DeviceNode[]> {
+    return GUEST_DEVICES;
+  }
+
+  async mountLayers(container: Container, image: Image, wait: Wait): Promise<readonly string[]> {
+    const { agent } = this.#pod;
+    const layers = this.#runtime.images.claimLayers(image.id, container.id);
+    for (const { diffId, blobPath } of layers) {
+      await agent.call(VmServiceService.exposeLayer, { hostPath: blobPath, name: layerName(diffId) }, wait);
+    }
+    const rootPorts = await this.#plug(layers, wait);
+    failpoint("runtime.container.plugged.after");
+    const request = { layers: layers.map(({ diffId }, index) => ({ name: layerName(diffId), rootPort: rootPorts[index] ?? "" })) };
+    return (await agent.call(GuestServiceService.mountLayers, request, wait)).paths;
+  }
+
+  async mountSources(container: Container, wait: Wait): Promise<readonly string[]> {
+    const { config } = container.record;
+    const sources = await hostMountSources(config);
+    const volumes = sources.map((hostPath, index) => ({
+      name: volumeName(container, index),
+      hostPath,
+      readOnly: config.mounts[index]?.readonly !== "no",
+    }));
+    if (volumes.length > 0) await this.#pod.agent.call(VmServiceService.shareVolumes, { volumes }, wait);
+    return volumes.map(({ name }) => guestPaths.volume(name));
+  }
+
+  /** The bundle is the guest's; its specification is kept at the same path here, for verbose status and for whoever looks. */
+  async beforeCreate({ id, record }: Container, spec: OciSpec, wait: Wait): Promise<void> {
+    const bundle = bundleDir(this.#runtime.options, id);
+    await mkdir(bundle, { recursive: true, mode: 0o700 });
+    await writeFile(join(bundle, "config.json"), JSON.stringify(spec), { mode: 0o600 });
+    if (record.logPath === "") return;
+    await this.#pod.agent.call(VmServiceService.openLog, { containerId: id, path: record.logPath }, wait);
+  }
+
+  async takeBack(container: Container, wait: Wait): Promise<void> {
+    const names = container.record.config.mounts.map((_mount, index) => volumeName(container, index));
+    if (names.length > 0) await this.#pod.agent.call(VmServiceService.unshareVolumes, { names }, wait);
+    if (container.record.logPath !== "") await this.#pod.agent.call(VmServiceService.closeLog, { containerId: container.id }, wait);
+  }
+
+  /** One after another: each takes the next free port. */
+  async #plug(layers: readonly ImageLayer[], { signal }: Wait): Promise<readonly string[]> {
+    await using machine = await this.#runtime.vmm.connect(podStateDir(this.#runtime.options.stateDir, this.#pod.id), { signal });
+    const rootPorts: string[] = [];
+    for (const { diffId, blobPath } of layers) {
+      const { size: sizeBytes } = await stat(blobPath);
+      rootPorts.push(await machine.plugLayer({ name: layerName(diffId), sizeBytes }, { signal }));
+    }
+    return rootPorts;
+  }
+}
+
+/** A layer's name in QEMU and in the guest. */
+function layerName(diffId: string): string {
+  return diffId.replace(":", "-");
+}
+
+function volumeName({ id }: Container, index: number): string {
+  return `${id.slice(0, 16)}-${index}`;
+}

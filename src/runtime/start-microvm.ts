@@ -1,0 +1,118 @@
+import { randomBytes } from "node:crypto";
+import { mkdir } from "node:fs/promises";
+
+import { type ConfigureResponse, GuestServiceService } from "../../api/gen/aurae/guest/v0/guest.ts";
+import { SupervisorServiceService } from "../../api/gen/aurae/supervisor/v0/supervisor.ts";
+import { type Interface, VmServiceService } from "../../api/gen/aurae/supervisor/v0/vm.ts";
+import { withDeadline } from "../lib/abort.ts";
+import { failpoint } from "../lib/failpoint.ts";
+import { nowNs } from "../lib/time.ts";
+import { agentCgroup, qemuCgroup } from "./cgroup.ts";
+import { greet } from "./greet.ts";
+import { guestOf, guestPaths } from "./guest.ts";
+import type { NamespacePaths, Sandbox } from "./pod.ts";
+import { podFilePaths, podFileTexts, podHostname, SHM_SIZE_BYTES } from "./pod-directory.ts";
+import { attachNetwork } from "./pod-network.ts";
+import type { PodNetwork } from "./ports.ts";
+import type { Wait } from "./realm.ts";
+import { type Pod, podRootDir, podStateDir, type Runtime } from "./runtime.ts";
+import { explainVm } from "./vm-status.ts";
+
+/** A guest that boots at all answers within a second or two, under emulation on a busy host within a few more. */
+const BOOT_TIMEOUT_MS = 60_000;
+const ENTROPY_BYTES = 32;
+
+/** Starts a pod as a microVM: it boots while CNI makes its network. What it makes is undone by the teardown list, also half made. */
+export async function startMicrovm(runtime: Runtime, pod: Pod, wait: Wait): Promise<Sandbox> {
+  const dir = podStateDir(runtime.options.stateDir, pod.id);
+  await mkdir(dir, { recursive: true, mode: 0o700 });
+  const auraed = await runtime.host.startAuraed(dir, "vm", wait);
+  failpoint("runtime.pod.auraed.after");
+  const namespaces = await createNamespaces(runtime, pod, wait);
+  failpoint("runtime.pod.namespaces.after");
+  const plan = runtime.vmm.plan(pod.record.config);
+  const uid = vmUid(pod.id);
+  // Both to their end: what is undone must not be under way still.
+  const [network] = await bothOrNeither(
+    attachNetwork(runtime, pod, namespaces.network, wait),
+    boot(pod, { ...plan.launch({ stateDir: dir, rootDir: podRootDir(runtime.options.rootDir, pod.id) }), uid, gid: uid, cgroup: qemuCgroup(runtime, pod) }, wait),
+  );
+  failpoint("runtime.pod.network.after");
+  const { interface: nic } = await pod.agent.call(VmServiceService.attachNetwork, {}, wait);
+  const answer = await configure(runtime, pod, { network, nic }, wait);
+  failpoint("runtime.pod.configured.after");
+  return { auraed, namespaces, network, guest: guestOf(answer, { size: plan.size, uid, arch: runtime.options.hostFacts.arch }) };
+}
+
+/** On the host a microVM has a network namespace alone: the rest of the pod is in the guest. */
+async function createNamespaces(runtime: Runtime, pod: Pod, wait: Wait): Promise<NamespacePaths> {
+  const { networkPath } = await pod.agent.call(
+    SupervisorServiceService.createSandbox,
+    {
+      podId: pod.id,
+      namespaces: { network: true, ipc: false, uts: false, pid: false },
+      hostname: "",
+      sysctls: {},
+      namespacesPath: podFilePaths(runtime.options.stateDir, pod.id).namespaces,
+      shmSizeBytes: 0n,
+      shmPath: "",
+      cgroup: agentCgroup(pod.id, pod.record.cgroup),
+      uidMappings: [],
+      gidMappings: [],
+    },
+    wait,
+  );
+  return { network: networkPath, ipc: "", uts: "", pid: "", user: "" };
+}
+
+async function boot(pod: Pod, request: Parameters<typeof VmServiceService.startVm.requestSerialize>[0], wait: Wait): Promise<void> {
+  await pod.agent.call(VmServiceService.startVm, request, wait);
+  failpoint("runtime.pod.vm.after");
+  using scope = withDeadline(BOOT_TIMEOUT_MS, wait.signal);
+  try {
+    await greet(pod, { ...wait, signal: scope.signal });
+  } catch (error) {
+    wait.signal.throwIfAborted();
+    throw await explainVm(pod, error, wait);
+  }
+}
+
+interface Attached {
+  readonly network: PodNetwork;
+  readonly nic: Interface | undefined;
+}
+
+async function configure(runtime: Runtime, pod: Pod, { network, nic }: Attached, wait: Wait): Promise<ConfigureResponse> {
+  const { config } = pod.record;
+  const texts = await podFileTexts(runtime.options, config, network);
+  const { files } = guestPaths;
+  const file = (path: string, text: string) => ({ path, content: Buffer.from(text) });
+  return pod.agent.call(
+    GuestServiceService.configure,
+    {
+      podId: pod.id,
+      hostname: podHostname(runtime.options, config),
+      sysctls: config.sysctls,
+      shmSizeBytes: SHM_SIZE_BYTES,
+      sharedPid: config.namespaces.pid === "pod",
+      files: [file(files.hostname, texts.hostname), file(files.hosts, texts.hosts), file(files.resolvConf, texts.resolvConf)],
+      interface: nic,
+      clockNs: nowNs(),
+      entropy: randomBytes(ENTROPY_BYTES),
+    },
+    wait,
+  );
+}
+
+async function bothOrNeither<A, B>(first: Promise<A>, second: Promise<B>): Promise<[A, B]> {
+  await Promise.allSettled([first, second]);
+  return Promise.all([first, second]);
+}
+
+/** First of the users that QEMUs run as: above what distributions, systemd and subordinate ids take by default. */
+const FIRST_VM_UID = 0x7000_0000;
+
+/** A user that no other pod's QEMU has: 28 bits of the pod's random id. */
+function vmUid(podId: string): number {
+  return FIRST_VM_UID + Number.parseInt(podId.slice(0, 7), 16);
+}
