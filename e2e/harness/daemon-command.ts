@@ -15,6 +15,8 @@ export interface DaemonCommand {
 export interface DaemonOptions {
   /** containerd's sandbox image; ours needs none. */
   readonly pauseReference?: string;
+  /** Ours: where pods run; as the environment says when left out. */
+  readonly pods?: PodMode;
 }
 
 /** Writes the configuration file of `kind` for `prefix`. */
@@ -22,7 +24,7 @@ export async function daemonCommand(kind: RuntimeKind, prefix: Prefix, options: 
   const configPath = join(prefix.dir, "config.toml");
   switch (kind) {
     case "aurae-cri":
-      await writeFile(configPath, ourConfig(prefix));
+      await writeFile(configPath, ourConfig(prefix, options.pods ?? podsUnderTest()));
       return {
         program: join(repositoryDir, "bin", "aurae-cri"),
         args: [
@@ -43,7 +45,7 @@ export async function daemonCommand(kind: RuntimeKind, prefix: Prefix, options: 
   }
 }
 
-function ourConfig(prefix: Prefix): string {
+function ourConfig(prefix: Prefix, pods: PodMode): string {
   return `[cni]
 conf_dir = ${JSON.stringify(prefix.cniConfDir)}
 bin_dirs = ${JSON.stringify(cniBinDirs())}
@@ -51,7 +53,7 @@ bin_dirs = ${JSON.stringify(cniBinDirs())}
 [registry]
 config_path = ${JSON.stringify(prefix.hostsDir)}
 
-${podConfig[podsUnderTest()]}
+${podConfig[pods]}
 [oci]
 bundle_dir = ${JSON.stringify(join(prefix.dir, "bundles"))}
 
@@ -72,6 +74,12 @@ accelerator = "tcg"
 
 [placement]
 default = "require-vm"
+`,
+  both: `[vm]
+accelerator = "tcg"
+
+[placement]
+default = "prefer-vm"
 `,
 };
 

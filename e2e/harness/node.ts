@@ -18,7 +18,7 @@ import { Pod, sandboxConfig } from "./pod.ts";
 import type { Prefix } from "./prefix.ts";
 import { createPrefix, writeHosts } from "./prefix.ts";
 import { Registry } from "./registry.ts";
-import type { RuntimeKind } from "./settings.ts";
+import type { PodMode, RuntimeKind } from "./settings.ts";
 import { keepsPrefixes, runtimeUnderTest } from "./settings.ts";
 import { sweepPrefix } from "./sweep.ts";
 
@@ -26,6 +26,8 @@ export interface NodeOptions {
   readonly kind?: RuntimeKind;
   /** A registry to share; without it the node starts one of its own. */
   readonly registry?: Registry;
+  /** Where pods run; as the environment says when left out. */
+  readonly pods?: PodMode;
 }
 
 /** A runtime under test on a prefix of its own, with a registry to pull from. */
@@ -66,7 +68,10 @@ export class Node implements AsyncDisposable {
     await writeHosts(prefix, registry.host, `server = "http://${registry.host}"\n`);
     const clients = stack.use(connectCri(prefix.socketPath));
     const crictl = await Crictl.create(prefix);
-    const command = await daemonCommand(kind, prefix, { pauseReference: registry.reference("pause") });
+    const command = await daemonCommand(kind, prefix, {
+      pauseReference: registry.reference("pause"),
+      ...(options.pods === undefined ? {} : { pods: options.pods }),
+    });
     const before = await hostBefore();
     const resources = stack.move();
     const node = new Node({ kind, prefix, registry, crictl, clients, command, before, resources });

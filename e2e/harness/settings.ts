@@ -12,7 +12,8 @@ export function runtimeUnderTest(): RuntimeKind {
   throw new Error(`AURAE_CRI_E2E_RUNTIME is '${kind}': want aurae-cri or containerd`);
 }
 
-export type PodMode = "flat" | "microvm";
+/** `both`: a node that runs either, by the pod's handler. */
+export type PodMode = "flat" | "microvm" | "both";
 
 /** Where the pods of our runtime run, from `AURAE_CRI_E2E_PODS`. A microVM runs under software emulation: test hosts cannot be trusted to virtualize. */
 export function podsUnderTest(): PodMode {

@@ -18,7 +18,12 @@ const SECURITY = "config.linux.security_context";
 /** Looks at all that the spec of a prepared container depends on, and builds it. */
 export async function specOf(
   runtime: Runtime,
-  { realm, container, image, prepared }: { readonly realm: Realm; readonly container: Container; readonly image: Image; readonly prepared: PrepareContainerResponse },
+  {
+    realm,
+    container,
+    image,
+    prepared,
+  }: { readonly realm: Realm; readonly container: Container; readonly image: Image; readonly prepared: PrepareContainerResponse },
   wait: Wait,
 ): Promise<OciSpec> {
   const { pod, record } = container;

@@ -35,7 +35,16 @@ export async function startMicrovm(runtime: Runtime, pod: Pod, wait: Wait): Prom
   // Both to their end: what is undone must not be under way still.
   const [network] = await bothOrNeither(
     attachNetwork(runtime, pod, namespaces.network, wait),
-    boot(pod, { ...plan.launch({ stateDir: dir, rootDir: podRootDir(runtime.options.rootDir, pod.id) }), uid, gid: uid, cgroup: qemuCgroup(runtime, pod) }, wait),
+    boot(
+      pod,
+      {
+        ...plan.launch({ stateDir: dir, rootDir: podRootDir(runtime.options.rootDir, pod.id) }),
+        uid,
+        gid: uid,
+        cgroup: qemuCgroup(runtime, pod),
+      },
+      wait,
+    ),
   );
   failpoint("runtime.pod.network.after");
   const { interface: nic } = await pod.agent.call(VmServiceService.attachNetwork, {}, wait);

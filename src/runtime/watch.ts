@@ -65,7 +65,12 @@ async function vmDied(runtime: Runtime, pod: Pod): Promise<boolean> {
   return true;
 }
 
-async function crash(runtime: Runtime, pod: Pod, end: { readonly reason: CrashReason; readonly message: string }, mark: () => Promise<void>) {
+async function crash(
+  runtime: Runtime,
+  pod: Pod,
+  end: { readonly reason: CrashReason; readonly message: string },
+  mark: () => Promise<void>,
+) {
   await runtime.actions.run(pod.id, runtime.shutdown, async () => {
     if (pod.record.state.phase !== "ready") return;
     pod.apply({ type: "crashed", ...end });
