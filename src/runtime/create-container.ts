@@ -13,6 +13,7 @@ import { discard } from "./remove-container.ts";
 import { bundleDir, Container, containerScratchDir, containerStateDir, type Pod, type Runtime } from "./runtime.ts";
 import { saveContainer } from "./save.ts";
 import { effectiveStopSignal } from "./stop-signal.ts";
+import { containerPhase } from "./timeline.ts";
 import { userQueryOf } from "./user-query.ts";
 
 export interface CreateContainerRequest {
@@ -49,7 +50,9 @@ async function create(runtime: Runtime, pod: Pod, request: CreateContainerReques
   await saveContainer(runtime, container);
   const prepared = await prepare(runtime, container, image, request.requestId, signal);
   failpoint("runtime.container.prepared.after");
-  const pid = await createInAuraed(runtime, container, image, prepared, request.requestId, signal);
+  const pid = await containerPhase(runtime, container, "create", () =>
+    createInAuraed(runtime, container, image, prepared, request.requestId, signal),
+  );
   failpoint("runtime.container.created.after");
   container.apply({ type: "created", pid });
   await saveContainer(runtime, container);
@@ -93,22 +96,22 @@ async function prepare(
   const { rootDir, stateDir } = runtime.options;
   const { config } = container.record;
   const scratch = containerScratchDir(rootDir, container.record);
-  const lowerPaths = await runtime.images.mountLayers(image.id, container.id, { signal });
+  const mountLayers = () => runtime.images.mountLayers(image.id, container.id, { signal });
+  const lowerPaths = await containerPhase(runtime, container, "image-mount", mountLayers);
   failpoint("runtime.container.layers.after");
-  const prepared = await container.pod.agent.call(
-    PodServiceService.prepareContainer,
-    {
-      containerId: container.id,
-      lowerPaths: [...lowerPaths],
-      scratchPath: scratch,
-      rootfsPath: `${containerStateDir(stateDir, container.record)}/rootfs`,
-      user: userQueryOf(config, image.config),
-      workingDir: config.workingDir === "" ? image.config.workingDir : config.workingDir,
-      imageVolumes: [...image.config.volumes],
-      volumesPath: `${scratch}/volumes`,
-      mountTargets: [],
-    },
-    { signal, requestId },
+  const query = {
+    containerId: container.id,
+    lowerPaths: [...lowerPaths],
+    scratchPath: scratch,
+    rootfsPath: `${containerStateDir(stateDir, container.record)}/rootfs`,
+    user: userQueryOf(config, image.config),
+    workingDir: config.workingDir === "" ? image.config.workingDir : config.workingDir,
+    imageVolumes: [...image.config.volumes],
+    volumesPath: `${scratch}/volumes`,
+    mountTargets: [],
+  };
+  const prepared = await containerPhase(runtime, container, "prepare", () =>
+    container.pod.agent.call(PodServiceService.prepareContainer, query, { signal, requestId }),
   );
   if (prepared.user !== undefined) {
     const { uid, gid, additionalGids, home } = prepared.user;

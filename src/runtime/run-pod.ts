@@ -10,9 +10,10 @@ import { failpoint } from "../lib/failpoint.ts";
 import { newId } from "../lib/ids.ts";
 import { nowNs } from "../lib/time.ts";
 import { agentCgroup } from "./cgroup.ts";
+import { decidePlacement } from "./decide-placement.ts";
 import { RuntimeError } from "./errors.ts";
 import { podFingerprint, podName } from "./identity.ts";
-import { type Placement, place } from "./placement.ts";
+import type { Placement } from "./placement.ts";
 import type { NamespacePaths, Sandbox } from "./pod.ts";
 import { checkPodFiles, podFilePaths, podHostname, writePodFiles } from "./pod-directory.ts";
 import type { PodNetwork } from "./ports.ts";
@@ -20,6 +21,7 @@ import { Pod, podRootDir, podStateDir, type Runtime } from "./runtime.ts";
 import type { SandboxConfig } from "./sandbox-config.ts";
 import { savePod } from "./save.ts";
 import { rollBack } from "./teardown.ts";
+import { podPhase } from "./timeline.ts";
 import { watchPod } from "./watch.ts";
 
 export interface RunPodRequest {
@@ -39,33 +41,31 @@ const SHM_SIZE_BYTES = 64n * 1024n * 1024n;
  * identical call joins an attempt under way.
  */
 export async function runPod(runtime: Runtime, request: RunPodRequest, options: { readonly signal: AbortSignal }): Promise<string> {
-  const placement = admit(runtime, request);
-  return runtime.podNames.claim(podName(request.config), podFingerprint(request), () => attempt(runtime, request, placement), options);
+  admit(runtime, request);
+  return runtime.podNames.claim(podName(request.config), podFingerprint(request), () => attempt(runtime, request), options);
 }
 
-/** Decides where the pod runs, and refuses before anything is made. */
-function admit(runtime: Runtime, { config, handler }: RunPodRequest): Placement {
+/** Refuses before anything is made. */
+function admit(runtime: Runtime, { config }: RunPodRequest): void {
   if (runtime.shutdown.aborted)
     throw new RuntimeError({ code: "ERR_SHUTTING_DOWN" }, "the daemon is shutting down: try again when it is back");
   checkPodFiles(config);
   if (config.namespaces.user !== undefined)
     throw new RuntimeError({ code: "ERR_NOT_BUILT", what: "user namespaces" }, "user namespaces are not built yet: remove userns_options");
-  const { policy, virtualization } = runtime.options;
-  const placement = place({ config, handler, policy, virtualization });
-  if (placement.mode === "refused") throw new RuntimeError({ code: "ERR_PLACEMENT", reason: placement.reason }, placement.message);
-  if (placement.mode === "microvm")
-    throw new RuntimeError({ code: "ERR_NOT_BUILT", what: "microVM pods" }, "microVM pods are not built yet");
-  return placement;
 }
 
-async function attempt(runtime: Runtime, request: RunPodRequest, placement: Placement): Promise<string> {
+async function attempt(runtime: Runtime, request: RunPodRequest): Promise<string> {
   const signal = AbortSignal.timeout(ATTEMPT_TIMEOUT_MS);
+  // Here and not before the name is claimed: a call that joins, or comes for a result, takes the decision that was made.
+  const placement = await decidePlacement(runtime, request, { signal });
+  if (placement.mode === "microvm")
+    throw new RuntimeError({ code: "ERR_NOT_BUILT", what: "microVM pods" }, "microVM pods are not built yet");
   const pod = newPod(runtime, request, placement);
   runtime.pods.set(pod.id, pod);
   await using rollback = new AsyncDisposableStack();
   rollback.defer(() => undo(runtime, pod));
   await mkdir(podRootDir(runtime.options.rootDir, pod.id), { recursive: true, mode: 0o700 });
-  await savePod(runtime, pod);
+  await podPhase(runtime, pod, "record", () => savePod(runtime, pod));
   const sandbox = await startFlat(runtime, pod, request.requestId, signal);
   pod.apply({ type: "started", sandbox });
   await savePod(runtime, pod);
@@ -77,6 +77,7 @@ async function attempt(runtime: Runtime, request: RunPodRequest, placement: Plac
 
 function newPod(runtime: Runtime, { config, handler }: RunPodRequest, placement: Placement): Pod {
   const id = newId();
+  const refusal = runtime.refusals.find(config.metadata.uid);
   const { bootId, stateDir, cgroupDriver: driver, instanceId } = runtime.options;
   const record = {
     version: 1,
@@ -87,6 +88,7 @@ function newPod(runtime: Runtime, { config, handler }: RunPodRequest, placement:
     bootId,
     cgroup: podCgroup({ driver, cgroupParent: config.cgroupParent, podId: id, instanceId }),
     createdAtNs: String(nowNs()),
+    ...(refusal === undefined ? {} : { refusal }),
     state: { phase: "creating" },
   } as const;
   return new Pod(record, stateDir);
@@ -108,13 +110,14 @@ async function startFlat(runtime: Runtime, pod: Pod, requestId: string, signal: 
   const { config } = pod.record;
   const dir = podStateDir(stateDir, pod.id);
   await mkdir(dir, { recursive: true, mode: 0o700 });
-  const auraed = await runtime.host.startAuraed(dir, { signal });
+  const auraed = await podPhase(runtime, pod, "supervisor", () => runtime.host.startAuraed(dir, { signal }));
   failpoint("runtime.pod.auraed.after");
-  const namespaces = await createNamespaces(runtime, pod, requestId, signal);
+  const namespaces = await podPhase(runtime, pod, "namespaces", () => createNamespaces(runtime, pod, requestId, signal));
   failpoint("runtime.pod.namespaces.after");
-  const network = config.namespaces.network === "node" ? undefined : await attach(runtime, pod, namespaces, signal);
+  const onHost = config.namespaces.network === "node";
+  const network = onHost ? undefined : await podPhase(runtime, pod, "network", () => attach(runtime, pod, namespaces, signal));
   failpoint("runtime.pod.network.after");
-  await writePodFiles(runtime.options, pod.record, network);
+  await podPhase(runtime, pod, "pod-files", () => writePodFiles(runtime.options, pod.record, network));
   return { auraed, namespaces, network };
 }
 
