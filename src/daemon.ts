@@ -15,15 +15,19 @@ import { openImages } from "./image/images.ts";
 import { imageDefaults } from "./image/options.ts";
 import { KeyedQueue } from "./lib/keyed-queue.ts";
 import type { Log } from "./lib/log.ts";
+import { noMetrics } from "./metrics/no-metrics.ts";
+import type { MetricsSource } from "./metrics/options.ts";
 import { openNetwork } from "./netns/network.ts";
 import { CAPABILITIES } from "./runtime/capabilities.ts";
 import type { ContainerRecord } from "./runtime/container.ts";
 import { Events } from "./runtime/events.ts";
 import { Names } from "./runtime/names.ts";
-import type { Virtualization } from "./runtime/placement.ts";
 import type { PodRecord } from "./runtime/pod.ts";
+import type { Metrics, Virtualization, VirtualizationReport } from "./runtime/ports.ts";
 import { recover } from "./runtime/recover.ts";
+import { Refusals } from "./runtime/refusals.ts";
 import type { Runtime, RuntimeOptions } from "./runtime/runtime.ts";
+import { History } from "./store/history.ts";
 import { openInstanceId } from "./store/instance.ts";
 import { rebuild } from "./store/pod-records.ts";
 import { lockDirectory } from "./store/root-lock.ts";
@@ -37,10 +41,12 @@ const MAX_STATE_DIR_BYTES = 107 - "/pods/0123456789abcdef/auraed.sock".length;
 const MAX_WAITING_PER_POD = 256;
 
 /** Until the microVM exists the answer is the same on every node. */
-const NO_VIRTUALIZATION: Virtualization = {
-  available: false,
+const NOT_BUILT: VirtualizationReport = {
+  state: "unavailable",
   message: "this release of aurae-cri runs every pod flat: microVM pods are not built yet",
+  consoleTail: "",
 };
+const NO_VIRTUALIZATION: Virtualization = { report: () => NOT_BUILT, settled: async () => NOT_BUILT };
 
 /**
  * The composition root: makes every room from the configuration, brings back what the last daemon left, and serves. Disposing of the result
@@ -92,6 +98,12 @@ export async function openDaemon(config: Config, modules: { readonly log: Log; r
   stack.defer(() => removeOwnCgroups(instanceId));
   const actions = stack.use(new KeyedQueue({ maxWaiting: MAX_WAITING_PER_POD }));
   stack.defer(() => shutdown.abort(new Error("the daemon is shutting down")));
+  const pods: Runtime["pods"] = new Map();
+  const virtualization = NO_VIRTUALIZATION;
+  const metrics = await openMetrics(config.metrics, stack, log, {
+    pods: () => pods.values().map(({ record }) => ({ mode: record.placement.mode, state: record.state.phase })),
+    virtualization: () => virtualization.report(),
+  });
   const runtime: Runtime = {
     options,
     log: log.child({ room: "runtime" }),
@@ -99,12 +111,16 @@ export async function openDaemon(config: Config, modules: { readonly log: Log; r
     images,
     network,
     host: new AuraedHost({ auraedPath: config.auraed.path, ociRuntime: config.oci.runtime }),
-    pods: new Map(),
+    virtualization,
+    metrics,
+    history: await History.open(join(config.root, "history")),
+    pods,
     containers: new Map(),
     podNames: new Names(),
     containerNames: new Names(),
     actions,
     rates: new Map(),
+    refusals: new Refusals(),
     events: new Events({ log: log.child({ room: "runtime" }) }),
     shutdown: shutdown.signal,
   };
@@ -121,6 +137,16 @@ export async function openDaemon(config: Config, modules: { readonly log: Log; r
   stack.defer(() => runtime.events.close());
   log.info("serving", { socket: config.listen, pods: runtime.pods.size, containers: runtime.containers.size, instanceId });
   return stack.move();
+}
+
+/** Loaded only where somebody may ask: the collector takes memory and time at every start. */
+async function openMetrics(config: Config["metrics"], stack: AsyncDisposableStack, log: Log, source: MetricsSource): Promise<Metrics> {
+  if (config.port === 0) return noMetrics;
+  const [{ PodMetrics }, { serveMetrics }] = await Promise.all([import("./metrics/metrics.ts"), import("./metrics/server.ts")]);
+  const metrics = new PodMetrics(source);
+  stack.use(await serveMetrics(config, { metrics, log: log.child({ room: "metrics" }) }));
+  log.info("serving metrics", { address: config.address, port: config.port });
+  return metrics;
 }
 
 function checkStateDir(stateDir: string): void {
@@ -140,7 +166,6 @@ async function runtimeOptions(config: Config, instanceId: string): Promise<Runti
     bootId: readBootId(),
     nodeName: hostname(),
     policy: config.placement.default,
-    virtualization: NO_VIRTUALIZATION,
     cgroupDriver: pickCgroupDriver(config.cgroup.driver, { systemdRunning: isSystemdRunning() }),
     hostFacts: { ...hostFacts, capabilities: CAPABILITIES.filter((_name, number) => ((capabilityMask >> BigInt(number)) & 1n) === 1n) },
   };

@@ -31,6 +31,7 @@ const rankOf: Readonly<Record<string, number>> = {
   netns: 3,
   agent: 3,
   store: 3,
+  metrics: 3,
   host: 2,
   lib: 1,
 };

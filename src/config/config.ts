@@ -21,6 +21,7 @@ export interface Config {
   readonly cgroup: CgroupConfig;
   readonly auraed: AuraedConfig;
   readonly streaming: StreamingConfig;
+  readonly metrics: MetricsConfig;
 }
 
 export interface LogConfig {
@@ -79,5 +80,12 @@ export interface StreamingConfig {
   /** IPv4 or IPv6 literal. */
   readonly address: string;
   /** 0: any free one. */
+  readonly port: number;
+}
+
+export interface MetricsConfig {
+  /** IPv4 or IPv6 literal. */
+  readonly address: string;
+  /** 0: none are served, nor collected. */
   readonly port: number;
 }

@@ -168,6 +168,16 @@ export const schema: SchemaOf<Config> = {
     address: key("address", addressKind, "127.0.0.1", "Address to listen on. Keep it one that pods cannot reach."),
     port: key("port", integerKind(0, 65_535), 0, "Port to listen on; 0 takes any free one."),
   }),
+
+  metrics: table("metrics", "Metrics for Prometheus, at http://ADDRESS:PORT/metrics.", {
+    address: key("address", addressKind, "127.0.0.1", "Address to listen on. Whoever reaches it may read; there is nothing to write."),
+    port: key(
+      "port",
+      integerKind(0, 65_535),
+      0,
+      "Port to listen on. 0 serves and collects none: a port that nobody asked for is one more to guard, and the collector takes memory on every node.",
+    ),
+  }),
 };
 
 /** A key without its type, for code that walks the schema. */

@@ -28,6 +28,12 @@ suite("the status of an error", () => {
       status.FAILED_PRECONDITION,
       /m/,
     ],
+    [
+      "a verdict that is still out",
+      new RuntimeError({ code: "ERR_PLACEMENT", reason: "VirtualizationUnknown" }, "try again"),
+      status.UNAVAILABLE,
+      /try again/,
+    ],
     ["what is not built", new RuntimeError({ code: "ERR_NOT_BUILT", what: "Exec" }, "Exec"), status.UNIMPLEMENTED, /Exec/],
     [
       "auraed's own code",

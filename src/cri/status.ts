@@ -43,7 +43,7 @@ function runtimeCode(fact: RuntimeFact): status {
     case "ERR_WRONG_STATE":
       return status.FAILED_PRECONDITION;
     case "ERR_PLACEMENT":
-      return fact.reason === "UnknownHandler" ? status.INVALID_ARGUMENT : status.FAILED_PRECONDITION;
+      return placementCode(fact.reason);
     case "ERR_TIMEOUT":
       return status.DEADLINE_EXCEEDED;
     case "ERR_TOO_MANY_STREAMS":
@@ -59,6 +59,11 @@ function runtimeCode(fact: RuntimeFact): status {
     default:
       return unreachable(fact);
   }
+}
+
+function placementCode(reason: string): status {
+  if (reason === "UnknownHandler") return status.INVALID_ARGUMENT;
+  return reason === "VirtualizationUnknown" ? status.UNAVAILABLE : status.FAILED_PRECONDITION;
 }
 
 function netnsCode(fact: NetnsFact): status {

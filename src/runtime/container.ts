@@ -1,5 +1,6 @@
 import { unreachable } from "../lib/coded-error.ts";
 import type { ContainerConfig } from "./container-config.ts";
+import type { Phase } from "./timeline.ts";
 
 /**
  * The life of a container.
@@ -76,5 +77,7 @@ export interface ContainerRecord {
   /** Undefined until the root filesystem was mounted. */
   readonly user: ContainerUser | undefined;
   readonly createdAtNs: string;
+  /** The steps of its start so far. */
+  readonly timeline?: readonly Phase[];
   readonly state: ContainerState;
 }

@@ -1,12 +1,15 @@
 import { PodServiceService, type PrepareContainerResponse } from "../../api/gen/aurae/pod/v0/pod.ts";
+import { readMountSources } from "../host/mount-source.ts";
 import { failpoint } from "../lib/failpoint.ts";
 import { newId } from "../lib/ids.ts";
 import { nowNs } from "../lib/time.ts";
+import { applyLateRefusal } from "./apply-late-refusal.ts";
 import type { ContainerRecord } from "./container.ts";
 import type { ContainerConfig } from "./container-config.ts";
 import { checkAgainstPod, specOf } from "./container-spec.ts";
 import { RuntimeError } from "./errors.ts";
 import { containerFingerprint, containerName } from "./identity.ts";
+import { lateRefusal } from "./late-refusal.ts";
 import { getPod, readySandbox } from "./lookup.ts";
 import type { Image } from "./ports.ts";
 import { type Realm, realmOf, type Wait } from "./realm.ts";
@@ -14,6 +17,7 @@ import { discard } from "./remove-container.ts";
 import { bundleDir, Container, type Pod, type Runtime } from "./runtime.ts";
 import { saveContainer } from "./save.ts";
 import { effectiveStopSignal } from "./stop-signal.ts";
+import { containerPhase } from "./timeline.ts";
 import { userQueryOf } from "./user-query.ts";
 
 export interface CreateContainerRequest {
@@ -44,20 +48,32 @@ async function create(runtime: Runtime, pod: Pod, request: CreateContainerReques
   const container = new Container(newRecord(pod, request.config, image), pod);
   const realm = realmOf(runtime, pod);
   checkAgainstPod(container);
+  await refuseLate(runtime, container);
   pod.containers.set(container.id, container);
   runtime.containers.set(container.id, container);
   await using rollback = new AsyncDisposableStack();
   rollback.defer(() => undo(runtime, realm, container, request.requestId));
   await saveContainer(runtime, container);
   const wait = { signal, requestId: request.requestId };
-  const prepared = await prepare({ realm, container, image }, wait);
+  const prepared = await prepare(runtime, { realm, container, image }, wait);
   failpoint("runtime.container.prepared.after");
-  const pid = await createInAuraed(runtime, { realm, container, image, prepared }, wait);
+  const pid = await containerPhase(runtime, container, "create", () =>
+    createInAuraed(runtime, { realm, container, image, prepared }, wait),
+  );
   failpoint("runtime.container.created.after");
   container.apply({ type: "created", pid });
   await saveContainer(runtime, container);
   rollback.move();
   return container.id;
+}
+
+/** What RunPodSandbox could not see: a container that needs the host, in a pod that is a microVM. */
+async function refuseLate(runtime: Runtime, { pod, record }: Container): Promise<void> {
+  if (pod.record.placement.mode === "flat") return;
+  const { mounts } = record.config;
+  const facts = await readMountSources(mounts.map(({ source }) => (source.type === "host" ? source.path : "")));
+  const refusal = lateRefusal(record.config, facts);
+  if (refusal !== undefined) throw await applyLateRefusal(runtime, pod, refusal);
 }
 
 function imageOf(runtime: Runtime, config: ContainerConfig): Image {
@@ -92,25 +108,24 @@ interface Making {
   readonly image: Image;
 }
 
-async function prepare({ realm, container, image }: Making, wait: Wait): Promise<PrepareContainerResponse> {
+async function prepare(runtime: Runtime, { realm, container, image }: Making, wait: Wait): Promise<PrepareContainerResponse> {
   const { config } = container.record;
   const scratch = realm.scratchPath(container);
-  const lowerPaths = await realm.mountLayers(container, image, wait);
+  const lowerPaths = await containerPhase(runtime, container, "image-mount", () => realm.mountLayers(container, image, wait));
   failpoint("runtime.container.layers.after");
-  const prepared = await container.pod.agent.call(
-    PodServiceService.prepareContainer,
-    {
-      containerId: container.id,
-      lowerPaths: [...lowerPaths],
-      scratchPath: scratch,
-      rootfsPath: realm.rootfsPath(container),
-      user: userQueryOf(config, image.config),
-      workingDir: config.workingDir === "" ? image.config.workingDir : config.workingDir,
-      imageVolumes: [...image.config.volumes],
-      volumesPath: `${scratch}/volumes`,
-      mountTargets: [],
-    },
-    wait,
+  const query = {
+    containerId: container.id,
+    lowerPaths: [...lowerPaths],
+    scratchPath: scratch,
+    rootfsPath: realm.rootfsPath(container),
+    user: userQueryOf(config, image.config),
+    workingDir: config.workingDir === "" ? image.config.workingDir : config.workingDir,
+    imageVolumes: [...image.config.volumes],
+    volumesPath: `${scratch}/volumes`,
+    mountTargets: [],
+  };
+  const prepared = await containerPhase(runtime, container, "prepare", () =>
+    container.pod.agent.call(PodServiceService.prepareContainer, query, wait),
   );
   if (prepared.user !== undefined) {
     const { uid, gid, additionalGids, home } = prepared.user;

@@ -20,7 +20,7 @@ export const hostFacts: HostFacts = {
   rlimits: [],
 };
 
-const sandbox: SandboxConfig = {
+export const sandbox: SandboxConfig = {
   metadata: { name: "web", uid: "u-1", namespace: "default", attempt: 0 },
   hostname: "web",
   logDirectory: "/var/log/pods/web",
@@ -44,7 +44,7 @@ const sandbox: SandboxConfig = {
   resources: undefined,
 };
 
-const container: ContainerConfig = {
+export const container: ContainerConfig = {
   metadata: { name: "nginx", attempt: 0 },
   image: "sha256:1",
   userSpecifiedImage: "nginx",

@@ -1,9 +1,12 @@
 import type { PodCgroup } from "../host/cgroup-paths.ts";
 import { unreachable } from "../lib/coded-error.ts";
+import type { ContainerSummary } from "./explain.ts";
 import type { Guest } from "./guest.ts";
+import type { LateRefusal } from "./late-refusal.ts";
 import type { Placement } from "./placement.ts";
 import type { PodNetwork, ProcessIdentity } from "./ports.ts";
 import type { Resources, SandboxConfig } from "./sandbox-config.ts";
+import type { Phase } from "./timeline.ts";
 
 /**
  * The life of a pod sandbox.
@@ -23,7 +26,15 @@ export type PodState =
   | { readonly phase: "crashed"; readonly sandbox: Sandbox | undefined; readonly reason: CrashReason; readonly message: string };
 
 /** Why a pod became NOTREADY by itself. */
-export type CrashReason = "AuraedCrashed" | "SandboxCrashed" | "OOMKilled" | "NodeRebooted" | "RollbackFailed";
+export type CrashReason =
+  | "AuraedCrashed"
+  /** The microVM ended. */
+  | "SandboxCrashed"
+  | "OOMKilled"
+  | "NodeRebooted"
+  | "RollbackFailed"
+  /** A container cannot run in the microVM; the pod's next sandbox is flat. */
+  | "NeedsHost";
 
 /** What holds a running pod: facts needed to find and to tear down what was made for it. */
 export interface Sandbox {
@@ -87,6 +98,12 @@ export interface PodRecord {
   readonly createdAtNs: string;
   /** What UpdatePodSandboxResources said last; absent: as in `config`, which stays as requested. */
   readonly updated?: PodResources;
+  /** Why the pod cannot run in a microVM, found out by this sandbox or by an earlier one of the same pod. Outlives the daemon's memory of it. */
+  readonly refusal?: LateRefusal;
+  /** The steps of its start so far. */
+  readonly timeline?: readonly Phase[];
+  /** The newest of the containers that were removed from it. */
+  readonly removed?: readonly ContainerSummary[];
   readonly state: PodState;
 }
 

@@ -170,3 +170,32 @@ export interface PodHost {
   /** Deletes a tree without following links or crossing mounts. Absent is success. */
   removeTree(path: string, options: { readonly signal: AbortSignal }): Promise<void>;
 }
+
+/** Whether this node can run microVMs. */
+export type VirtualizationReport =
+  /** The trial boot has not ended yet. */
+  | { readonly state: "unknown" }
+  | { readonly state: "available"; readonly accelerator: "kvm" | "tcg"; readonly message: string }
+  /** `message` says what is missing and what to do; `consoleTail` is the guest's last output, "" when none was booted. */
+  | { readonly state: "unavailable"; readonly message: string; readonly consoleTail: string };
+
+/** What the runtime asks of whoever knows that. */
+export interface Virtualization {
+  report(): VirtualizationReport;
+  /** Resolves with the first report that is not `unknown`. */
+  settled(options: { readonly signal: AbortSignal }): Promise<VirtualizationReport>;
+}
+
+export type PodMode = "microvm" | "flat";
+
+/** What the runtime counts as it happens. Labels come from closed sets: nothing that a client may choose freely. */
+export interface Metrics {
+  podPlaced(labels: { readonly mode: PodMode | "refused"; readonly reason: string; readonly handler: string }): void;
+  startPhase(sample: { readonly mode: PodMode; readonly phase: string; readonly seconds: number }): void;
+}
+
+/** Keeps what is to be known of pods that are gone: bounded, the newest. */
+export interface PodHistory {
+  /** Replaces what was kept under the id. */
+  keep(podId: string, value: unknown): Promise<void>;
+}

@@ -44,6 +44,7 @@ export async function recover(runtime: Runtime, records: Records): Promise<void>
 function load(runtime: Runtime, records: Records): void {
   for (const record of records.pods) {
     runtime.pods.set(record.id, new Pod(record, runtime.options.stateDir));
+    if (record.refusal !== undefined) runtime.refusals.remember(record.config.metadata.uid, record.refusal);
     const { phase } = record.state;
     // Only what runs is worth giving to a client that calls again.
     const claimable = phase === "ready";

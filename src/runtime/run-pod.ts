@@ -4,9 +4,10 @@ import { podCgroup } from "../host/cgroup-paths.ts";
 import { messageOf } from "../lib/coded-error.ts";
 import { newId } from "../lib/ids.ts";
 import { nowNs } from "../lib/time.ts";
+import { decidePlacement } from "./decide-placement.ts";
 import { RuntimeError } from "./errors.ts";
 import { podFingerprint, podName } from "./identity.ts";
-import { type Placement, place } from "./placement.ts";
+import type { Placement } from "./placement.ts";
 import type { Sandbox } from "./pod.ts";
 import { checkPodFiles } from "./pod-directory.ts";
 import type { Wait } from "./realm.ts";
@@ -16,6 +17,7 @@ import { savePod } from "./save.ts";
 import { startFlat } from "./start-flat.ts";
 import { startMicrovm } from "./start-microvm.ts";
 import { rollBack } from "./teardown.ts";
+import { podPhase } from "./timeline.ts";
 import { watchPod } from "./watch.ts";
 
 export interface RunPodRequest {
@@ -32,31 +34,29 @@ const ATTEMPT_TIMEOUT_MS = 240_000;
  * identical call joins an attempt under way.
  */
 export async function runPod(runtime: Runtime, request: RunPodRequest, options: { readonly signal: AbortSignal }): Promise<string> {
-  const placement = admit(runtime, request);
-  return runtime.podNames.claim(podName(request.config), podFingerprint(request), () => attempt(runtime, request, placement), options);
+  admit(runtime, request);
+  return runtime.podNames.claim(podName(request.config), podFingerprint(request), () => attempt(runtime, request), options);
 }
 
-/** Decides where the pod runs, and refuses before anything is made. */
-function admit(runtime: Runtime, { config, handler }: RunPodRequest): Placement {
+/** Refuses before anything is made. */
+function admit(runtime: Runtime, { config }: RunPodRequest): void {
   if (runtime.shutdown.aborted)
     throw new RuntimeError({ code: "ERR_SHUTTING_DOWN" }, "the daemon is shutting down: try again when it is back");
   checkPodFiles(config);
   if (config.namespaces.user !== undefined)
     throw new RuntimeError({ code: "ERR_NOT_BUILT", what: "user namespaces" }, "user namespaces are not built yet: remove userns_options");
-  const { policy, virtualization } = runtime.options;
-  const placement = place({ config, handler, policy, virtualization });
-  if (placement.mode === "refused") throw new RuntimeError({ code: "ERR_PLACEMENT", reason: placement.reason }, placement.message);
-  return placement;
 }
 
-async function attempt(runtime: Runtime, request: RunPodRequest, placement: Placement): Promise<string> {
+async function attempt(runtime: Runtime, request: RunPodRequest): Promise<string> {
   const signal = AbortSignal.timeout(ATTEMPT_TIMEOUT_MS);
+  // Here and not before the name is claimed: a call that joins, or comes for a result, takes the decision that was made.
+  const placement = await decidePlacement(runtime, request, { signal });
   const pod = newPod(runtime, request, placement);
   runtime.pods.set(pod.id, pod);
   await using rollback = new AsyncDisposableStack();
   rollback.defer(() => undo(runtime, pod));
   await mkdir(podRootDir(runtime.options.rootDir, pod.id), { recursive: true, mode: 0o700 });
-  await savePod(runtime, pod);
+  await podPhase(runtime, pod, "record", () => savePod(runtime, pod));
   const sandbox = await start(runtime, pod, { signal, requestId: request.requestId });
   pod.apply({ type: "started", sandbox });
   await savePod(runtime, pod);
@@ -68,6 +68,7 @@ async function attempt(runtime: Runtime, request: RunPodRequest, placement: Plac
 
 function newPod(runtime: Runtime, { config, handler }: RunPodRequest, placement: Placement): Pod {
   const id = newId();
+  const refusal = runtime.refusals.find(config.metadata.uid);
   const { bootId, stateDir, cgroupDriver: driver, instanceId } = runtime.options;
   const record = {
     version: 1,
@@ -78,6 +79,7 @@ function newPod(runtime: Runtime, { config, handler }: RunPodRequest, placement:
     bootId,
     cgroup: podCgroup({ driver, cgroupParent: config.cgroupParent, podId: id, instanceId }),
     createdAtNs: String(nowNs()),
+    ...(refusal === undefined ? {} : { refusal }),
     state: { phase: "creating" },
   } as const;
   return new Pod(record, stateDir);

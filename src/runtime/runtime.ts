@@ -9,10 +9,11 @@ import { nextContainerState } from "./container.ts";
 import { containerEventsUntil, type EventKind, type Events, podEventsUntil } from "./events.ts";
 import type { Names } from "./names.ts";
 import type { HostFacts } from "./oci-input.ts";
-import type { PlacementPolicy, Virtualization } from "./placement.ts";
+import type { PlacementPolicy } from "./placement.ts";
 import type { PodEvent, PodRecord } from "./pod.ts";
 import { nextPodState } from "./pod.ts";
-import type { Images, Network, PodHost, Store } from "./ports.ts";
+import type { Images, Metrics, Network, PodHistory, PodHost, Store, Virtualization } from "./ports.ts";
+import type { Refusals } from "./refusals.ts";
 import type { Rates } from "./stats.ts";
 
 export interface RuntimeOptions {
@@ -26,7 +27,6 @@ export interface RuntimeOptions {
   readonly bootId: string;
   readonly nodeName: string;
   readonly policy: PlacementPolicy;
-  readonly virtualization: Virtualization;
   readonly cgroupDriver: CgroupDriver;
   readonly hostFacts: HostFacts;
 }
@@ -39,6 +39,9 @@ export interface Runtime {
   readonly images: Images;
   readonly network: Network;
   readonly host: PodHost;
+  readonly virtualization: Virtualization;
+  readonly metrics: Metrics;
+  readonly history: PodHistory;
   readonly pods: Map<string, Pod>;
   readonly containers: Map<string, Container>;
   readonly podNames: Names;
@@ -46,6 +49,8 @@ export interface Runtime {
   /** One writer per pod: every change to a pod or its containers runs here under the pod's id. */
   readonly actions: KeyedQueue;
   readonly rates: Rates;
+  /** Rebuilt from the records at the daemon's start. */
+  readonly refusals: Refusals;
   readonly events: Events;
   /** Aborts when the daemon stops: ends watches, and attempts that nobody waits for any more. */
   readonly shutdown: AbortSignal;

@@ -1,7 +1,9 @@
 import { failpoint } from "../lib/failpoint.ts";
 import { nowNs } from "../lib/time.ts";
 import { removePodRecord, writePodRecord } from "../store/pod-records.ts";
+import type { ContainerRecord } from "./container.ts";
 import { containerEventsUntil, type EventKind, podEventsUntil } from "./events.ts";
+import { explainPod, withRemoved } from "./explain.ts";
 import { containerName, podName } from "./identity.ts";
 import { type Container, type Pod, podRootDir, type Runtime } from "./runtime.ts";
 
@@ -17,15 +19,25 @@ export async function savePod(runtime: Runtime, pod: Pod): Promise<void> {
   announce(runtime, pod, pod, podEventsUntil(record.state));
 }
 
-/** Forgets a pod and whatever containers it still has. */
+/** Forgets a pod and whatever containers it still has; what explains it stays in the history. */
 export async function forgetPod(runtime: Runtime, pod: Pod): Promise<void> {
   failpoint("runtime.pod.forget.before");
+  await keepHistory(runtime, pod);
   await removePodRecord(podRootDir(runtime.options.rootDir, pod.id));
   await runtime.store.write([
     ...[...pod.containers.keys()].map((id) => ({ op: "delete", kind: "container", id }) as const),
     { op: "delete", kind: "pod", id: pod.id },
   ]);
   failpoint("runtime.pod.forget.after");
+}
+
+/** A history that cannot be written is no reason to keep a pod. */
+async function keepHistory(runtime: Runtime, pod: Pod): Promise<void> {
+  try {
+    await runtime.history.keep(pod.id, explainPod(pod.record, containerRecords(pod)));
+  } catch (error) {
+    runtime.log.warn("the history of a pod could not be kept", { podId: pod.id }, error);
+  }
 }
 
 /** A pod that is gone in every respect leaves the list, and its name is free. */
@@ -50,10 +62,13 @@ export async function saveContainer(runtime: Runtime, container: Container): Pro
 /** Forgets a container that is no longer among its pod's; its name is free then. */
 export async function forgetContainer(runtime: Runtime, container: Container): Promise<void> {
   failpoint("runtime.container.forget.before");
-  await Promise.all([
-    runtime.store.write([{ op: "delete", kind: "container", id: container.id }]),
-    writeDirectoryRecord(runtime, container.pod),
-  ]);
+  const { pod } = container;
+  pod.record = withRemoved(pod.record, container.record);
+  const writes = [
+    { op: "delete", kind: "container", id: container.id } as const,
+    { op: "put", kind: "pod", id: pod.id, value: pod.record } as const,
+  ];
+  await Promise.all([runtime.store.write(writes), writeDirectoryRecord(runtime, pod)]);
   failpoint("runtime.container.forget.after");
   runtime.containers.delete(container.id);
   runtime.rates.delete(container.id);
@@ -66,8 +81,7 @@ function announce(runtime: Runtime, pod: Pod, changed: Pod | Container, events: 
   for (const kind of events) {
     if (changed.announced.has(kind)) continue;
     changed.announced.add(kind);
-    const containers = [...pod.containers.values()].map(({ record }) => record);
-    runtime.events.publish({ kind, id: changed.id, atNs: nowNs(), pod: pod.record, containers });
+    runtime.events.publish({ kind, id: changed.id, atNs: nowNs(), pod: pod.record, containers: containerRecords(pod) });
   }
 }
 
@@ -79,6 +93,10 @@ function announceDeleted(runtime: Runtime, pod: Pod, gone: Pod | Container): voi
 function writeDirectoryRecord(runtime: Runtime, pod: Pod): Promise<void> {
   return writePodRecord(podRootDir(runtime.options.rootDir, pod.id), {
     pod: pod.record,
-    containers: [...pod.containers.values()].map((container) => container.record),
+    containers: containerRecords(pod),
   });
+}
+
+function containerRecords(pod: Pod): readonly ContainerRecord[] {
+  return [...pod.containers.values()].map(({ record }) => record);
 }

@@ -6,6 +6,7 @@ import { wrongState } from "./errors.ts";
 import { getContainer, readySandbox } from "./lookup.ts";
 import type { Container, Runtime } from "./runtime.ts";
 import { saveContainer } from "./save.ts";
+import { containerPhase } from "./timeline.ts";
 
 /** Exit code of a container whose first process could not be started. */
 const START_FAILED_EXIT_CODE = 128;
@@ -28,10 +29,8 @@ async function start(runtime: Runtime, container: Container, requestId: string):
   try {
     // Not the caller's signal: a start that was begun is finished, so that its outcome is known.
     const signal = AbortSignal.timeout(START_TIMEOUT_MS);
-    const { startedAtNs } = await container.pod.agent.call(
-      PodServiceService.startContainer,
-      { containerId: container.id },
-      { signal, requestId },
+    const { startedAtNs } = await containerPhase(runtime, container, "start", () =>
+      container.pod.agent.call(PodServiceService.startContainer, { containerId: container.id }, { signal, requestId }),
     );
     container.apply({ type: "started", startedAtNs: String(startedAtNs) });
   } catch (error) {

@@ -9,6 +9,7 @@ import { podFilePaths, podFileTexts, podHostname, SHM_SIZE_BYTES, writePodFiles 
 import { attachNetwork } from "./pod-network.ts";
 import type { Wait } from "./realm.ts";
 import { type Pod, podStateDir, type Runtime } from "./runtime.ts";
+import { podPhase } from "./timeline.ts";
 
 /** Starts a pod on the host. What it makes is undone by the teardown list, also half made. */
 export async function startFlat(runtime: Runtime, pod: Pod, wait: Wait): Promise<Sandbox> {
@@ -16,13 +17,16 @@ export async function startFlat(runtime: Runtime, pod: Pod, wait: Wait): Promise
   const { config } = pod.record;
   const dir = podStateDir(options.stateDir, pod.id);
   await mkdir(dir, { recursive: true, mode: 0o700 });
-  const auraed = await runtime.host.startAuraed(dir, "pod", wait);
+  const auraed = await podPhase(runtime, pod, "supervisor", () => runtime.host.startAuraed(dir, "pod", wait));
   failpoint("runtime.pod.auraed.after");
-  const namespaces = await createNamespaces(runtime, pod, wait);
+  const namespaces = await podPhase(runtime, pod, "namespaces", () => createNamespaces(runtime, pod, wait));
   failpoint("runtime.pod.namespaces.after");
-  const network = config.namespaces.network === "node" ? undefined : await attachNetwork(runtime, pod, namespaces.network, wait);
+  const onHost = config.namespaces.network === "node";
+  const network = onHost ? undefined : await podPhase(runtime, pod, "network", () => attachNetwork(runtime, pod, namespaces.network, wait));
   failpoint("runtime.pod.network.after");
-  await writePodFiles(podFilePaths(options.stateDir, pod.id), await podFileTexts(options, config, network));
+  await podPhase(runtime, pod, "pod-files", async () =>
+    writePodFiles(podFilePaths(options.stateDir, pod.id), await podFileTexts(options, config, network)),
+  );
   return { auraed, namespaces, network };
 }
 

@@ -16,6 +16,7 @@ import { attachNetwork } from "./pod-network.ts";
 import type { PodNetwork } from "./ports.ts";
 import type { Wait } from "./realm.ts";
 import { type Pod, podRootDir, podStateDir, type Runtime } from "./runtime.ts";
+import { podPhase } from "./timeline.ts";
 import { explainVm } from "./vm-status.ts";
 
 /** A guest that boots at all answers within a second or two, under emulation on a busy host within a few more. */
@@ -26,16 +27,17 @@ const ENTROPY_BYTES = 32;
 export async function startMicrovm(runtime: Runtime, pod: Pod, wait: Wait): Promise<Sandbox> {
   const dir = podStateDir(runtime.options.stateDir, pod.id);
   await mkdir(dir, { recursive: true, mode: 0o700 });
-  const auraed = await runtime.host.startAuraed(dir, "vm", wait);
+  const auraed = await podPhase(runtime, pod, "supervisor", () => runtime.host.startAuraed(dir, "vm", wait));
   failpoint("runtime.pod.auraed.after");
-  const namespaces = await createNamespaces(runtime, pod, wait);
+  const namespaces = await podPhase(runtime, pod, "namespaces", () => createNamespaces(runtime, pod, wait));
   failpoint("runtime.pod.namespaces.after");
   const plan = runtime.vmm.plan(pod.record.config);
   const uid = vmUid(pod.id);
   // Both to their end: what is undone must not be under way still.
   const [network] = await bothOrNeither(
-    attachNetwork(runtime, pod, namespaces.network, wait),
+    podPhase(runtime, pod, "network", () => attachNetwork(runtime, pod, namespaces.network, wait)),
     boot(
+      runtime,
       pod,
       {
         ...plan.launch({ stateDir: dir, rootDir: podRootDir(runtime.options.rootDir, pod.id) }),
@@ -47,8 +49,8 @@ export async function startMicrovm(runtime: Runtime, pod: Pod, wait: Wait): Prom
     ),
   );
   failpoint("runtime.pod.network.after");
-  const { interface: nic } = await pod.agent.call(VmServiceService.attachNetwork, {}, wait);
-  const answer = await configure(runtime, pod, { network, nic }, wait);
+  const { interface: nic } = await podPhase(runtime, pod, "guest-network", () => pod.agent.call(VmServiceService.attachNetwork, {}, wait));
+  const answer = await podPhase(runtime, pod, "guest-setup", () => configure(runtime, pod, { network, nic }, wait));
   failpoint("runtime.pod.configured.after");
   return { auraed, namespaces, network, guest: guestOf(answer, { size: plan.size, uid, arch: runtime.options.hostFacts.arch }) };
 }
@@ -74,12 +76,17 @@ async function createNamespaces(runtime: Runtime, pod: Pod, wait: Wait): Promise
   return { network: networkPath, ipc: "", uts: "", pid: "", user: "" };
 }
 
-async function boot(pod: Pod, request: Parameters<typeof VmServiceService.startVm.requestSerialize>[0], wait: Wait): Promise<void> {
-  await pod.agent.call(VmServiceService.startVm, request, wait);
+async function boot(
+  runtime: Runtime,
+  pod: Pod,
+  request: Parameters<typeof VmServiceService.startVm.requestSerialize>[0],
+  wait: Wait,
+): Promise<void> {
+  await podPhase(runtime, pod, "vm-start", () => pod.agent.call(VmServiceService.startVm, request, wait));
   failpoint("runtime.pod.vm.after");
   using scope = withDeadline(BOOT_TIMEOUT_MS, wait.signal);
   try {
-    await greet(pod, { ...wait, signal: scope.signal });
+    await podPhase(runtime, pod, "guest-boot", () => greet(pod, { ...wait, signal: scope.signal }));
   } catch (error) {
     wait.signal.throwIfAborted();
     throw await explainVm(pod, error, wait);

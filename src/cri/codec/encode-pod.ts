@@ -1,4 +1,6 @@
 import { type PodSandbox, type PodSandboxNetworkStatus, PodSandboxState, type PodSandboxStatus } from "../../../api/gen/cri/v1/api.ts";
+import type { ContainerRecord } from "../../runtime/container.ts";
+import { explainPod } from "../../runtime/explain.ts";
 import type { PodRecord, PodState } from "../../runtime/pod.ts";
 import { podResources, sandboxOf } from "../../runtime/pod.ts";
 import { encodeNamespaces } from "./encode-namespaces.ts";
@@ -35,16 +37,22 @@ function encodeNetwork(state: PodState): PodSandboxNetworkStatus {
   return { ip, additionalIps: others.map((other) => ({ ip: other })) };
 }
 
-/** Verbose info under the keys that scripts read from other runtimes: pid, config, cniResult; and where the pod runs, and why. */
-export function encodePodInfo(record: PodRecord): { [key: string]: string } {
-  const { config, handler, placement, cgroup, state } = record;
+/**
+ * Verbose info under the keys that scripts read from other runtimes: pid, config, cniResult; and where the pod runs, and why. `why` is the
+ * whole explanation, for `aurae-cri why`.
+ */
+export function encodePodInfo(record: PodRecord, containers: readonly ContainerRecord[]): { [key: string]: string } {
+  const { config, handler, cgroup, state } = record;
+  const why = explainPod(record, containers);
   const sandbox = sandboxOf(state);
-  const crash = state.phase === "crashed" ? { reason: state.reason, message: state.message } : undefined;
   const info = {
     pid: sandbox?.auraed.pid ?? 0,
     phase: state.phase,
-    crash,
-    isolation: placement,
+    crash: why.crash,
+    isolation: why.isolation,
+    reason: why.reason,
+    message: why.message,
+    timeline: why.timeline,
     runtimeHandler: handler,
     cgroup: cgroup.path,
     namespaces: sandbox?.namespaces,
@@ -52,5 +60,5 @@ export function encodePodInfo(record: PodRecord): { [key: string]: string } {
     ...podResources(record),
     config,
   };
-  return { info: JSON.stringify(info) };
+  return { info: JSON.stringify(info), why: JSON.stringify(why) };
 }

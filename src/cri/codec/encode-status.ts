@@ -1,5 +1,6 @@
 import type { RuntimeCondition, RuntimeFeatures, RuntimeHandler } from "../../../api/gen/cri/v1/api.ts";
 import { HANDLERS } from "../../runtime/placement.ts";
+import type { VirtualizationReport } from "../../runtime/ports.ts";
 import type { Runtime } from "../../runtime/runtime.ts";
 
 export const RUNTIME_FEATURES: RuntimeFeatures = {
@@ -10,7 +11,6 @@ export const RUNTIME_FEATURES: RuntimeFeatures = {
 
 export function encodeConditions(runtime: Runtime): RuntimeCondition[] {
   const network = runtime.network.status();
-  const { virtualization } = runtime.options;
   return [
     { type: "RuntimeReady", status: true, reason: "", message: "" },
     {
@@ -19,19 +19,27 @@ export function encodeConditions(runtime: Runtime): RuntimeCondition[] {
       reason: network.ready ? "" : network.reason,
       message: network.ready ? "" : network.message,
     },
-    {
-      type: "VirtualizationAvailable",
-      status: virtualization.available,
-      reason: virtualization.available ? "" : "NoVirtualization",
-      message: virtualization.available ? "" : virtualization.message,
-    },
+    virtualizationCondition(runtime.virtualization.report()),
   ];
 }
 
-/** One entry per handler that can serve a pod on this node, the default's empty name among them. */
+/** A condition of our own: CRI's clients show those that they do not know. */
+function virtualizationCondition(report: VirtualizationReport): RuntimeCondition {
+  const type = "VirtualizationAvailable";
+  switch (report.state) {
+    case "available":
+      return { type, status: true, reason: report.accelerator === "kvm" ? "Kvm" : "SoftwareEmulation", message: report.message };
+    case "unavailable":
+      return { type, status: false, reason: "NoVirtualization", message: report.message };
+    case "unknown":
+      return { type, status: false, reason: "TrialBootUnderWay", message: "the trial boot has not ended yet" };
+  }
+}
+
+/** One entry per handler that can serve a pod on this node, the default's empty name among them. No microVM is promised before the verdict. */
 export function encodeHandlers(runtime: Runtime): RuntimeHandler[] {
-  const { virtualization } = runtime.options;
-  return HANDLERS.filter((name) => name !== "aurae-vm" || virtualization.available).map((name) => ({
+  const { state } = runtime.virtualization.report();
+  return HANDLERS.filter((name) => name !== "aurae-vm" || state === "available").map((name) => ({
     name,
     features: { recursiveReadOnlyMounts: true, userNamespaces: false },
   }));
@@ -43,6 +51,6 @@ export function encodeStatusInfo(runtime: Runtime): { [key: string]: string } {
   return {
     config: JSON.stringify({ rootDir, stateDir, bundleDir, placement: { default: policy }, cgroupDriver }),
     network: JSON.stringify(runtime.network.status()),
-    virtualization: JSON.stringify(runtime.options.virtualization),
+    virtualization: JSON.stringify(runtime.virtualization.report()),
   };
 }

@@ -8,10 +8,11 @@ import { requireId } from "../codec/fields.ts";
 
 export async function podSandboxStatus(request: PodSandboxStatusRequest, call: Call): Promise<PodSandboxStatusResponse> {
   const pod = getPod(call.runtime, requireId(request.podSandboxId, "pod_sandbox_id"));
+  const containers = [...pod.containers.values()].map(({ record }) => record);
   return {
     status: encodePodStatus(pod.record),
-    info: request.verbose ? encodePodInfo(pod.record) : {},
-    containersStatuses: encodeContainerStatuses([...pod.containers.values()].map(({ record }) => record)),
+    info: request.verbose ? encodePodInfo(pod.record, containers) : {},
+    containersStatuses: encodeContainerStatuses(containers),
     timestamp: nowNs(),
   };
 }
