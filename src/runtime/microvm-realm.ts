@@ -52,7 +52,7 @@ export class MicrovmRealm implements Realm {
       await agent.call(VmServiceService.exposeLayer, { hostPath: blobPath, name: layerName(diffId) }, wait);
     }
     const rootPorts = await this.#plug(layers, wait);
-    failpoint("runtime.container.plugged.after");
+    failpoint("runtime.vm.plugged.after");
     const request = { layers: layers.map(({ diffId }, index) => ({ name: layerName(diffId), rootPort: rootPorts[index] ?? "" })) };
     return (await agent.call(GuestServiceService.mountLayers, request, wait)).paths;
   }

@@ -51,7 +51,7 @@ export async function startMicrovm(runtime: Runtime, pod: Pod, wait: Wait): Prom
   failpoint("runtime.pod.network.after");
   const { interface: nic } = await podPhase(runtime, pod, "guest-network", () => pod.agent.call(VmServiceService.attachNetwork, {}, wait));
   const answer = await podPhase(runtime, pod, "guest-setup", () => configure(runtime, pod, { network, nic }, wait));
-  failpoint("runtime.pod.configured.after");
+  failpoint("runtime.vm.configured.after");
   return { auraed, namespaces, network, guest: guestOf(answer, { size: plan.size, uid, arch: runtime.options.hostFacts.arch }) };
 }
 
@@ -83,7 +83,7 @@ async function boot(
   wait: Wait,
 ): Promise<void> {
   await podPhase(runtime, pod, "vm-start", () => pod.agent.call(VmServiceService.startVm, request, wait));
-  failpoint("runtime.pod.vm.after");
+  failpoint("runtime.vm.started.after");
   using scope = withDeadline(BOOT_TIMEOUT_MS, wait.signal);
   try {
     await podPhase(runtime, pod, "guest-boot", () => greet(pod, { ...wait, signal: scope.signal }));
