@@ -12,7 +12,7 @@ import { LayerMounts } from "./host/layer-mounts.ts";
 import { readHostFacts } from "./host/oci-facts.ts";
 import { removeOwnCgroups } from "./host/own-cgroups.ts";
 import { openImages } from "./image/images.ts";
-import { imageDefaults } from "./image/options.ts";
+import { type ImageOptions, imageDefaults } from "./image/options.ts";
 import { KeyedQueue } from "./lib/keyed-queue.ts";
 import type { Log } from "./lib/log.ts";
 import { noMetrics } from "./metrics/no-metrics.ts";
@@ -78,19 +78,11 @@ export async function openDaemon(config: Config, modules: { readonly log: Log; r
     ),
   );
   const images = stack.use(
-    await openImages(
-      {
-        ...imageDefaults,
-        root: config.root,
-        stateDir: config.state,
-        registryConfigPath: config.registry.configPath,
-        platform: { os: "linux", architecture: process.arch === "x64" ? "amd64" : process.arch, variant: "" },
-        maxLayersAtOnce: config.image.maxConcurrentDownloads,
-        noProgressTimeoutMs: config.image.noProgressTimeoutMs,
-        pinnedImages: config.image.pinned,
-      },
-      { store, log: log.child({ room: "image" }), layerMounter: new LayerMounts({ auraedPath: config.auraed.path }) },
-    ),
+    await openImages(imageOptions(config), {
+      store,
+      log: log.child({ room: "image" }),
+      layerMounter: new LayerMounts({ auraedPath: config.auraed.path }),
+    }),
   );
 
   const shutdown = new AbortController();
@@ -154,6 +146,19 @@ function checkStateDir(stateDir: string): void {
   throw new Error(
     `state: '${stateDir}' is longer than ${MAX_STATE_DIR_BYTES} bytes, which leaves no room for the pods' socket paths: choose a shorter one`,
   );
+}
+
+function imageOptions(config: Config): ImageOptions {
+  return {
+    ...imageDefaults,
+    root: config.root,
+    stateDir: config.state,
+    registryConfigPath: config.registry.configPath,
+    platform: { os: "linux", architecture: process.arch === "x64" ? "amd64" : process.arch, variant: "" },
+    maxLayersAtOnce: config.image.maxConcurrentDownloads,
+    noProgressTimeoutMs: config.image.noProgressTimeoutMs,
+    pinnedImages: config.image.pinned,
+  };
 }
 
 async function runtimeOptions(config: Config, instanceId: string): Promise<RuntimeOptions> {

@@ -2,6 +2,7 @@
 import { mkdirSync } from "node:fs";
 import { enableCompileCache, flushCompileCache } from "node:module";
 import { join } from "node:path";
+import type { Outcome } from "./cli/outcome.ts";
 import { parseCommand } from "./config/command.ts";
 import type { Config } from "./config/config.ts";
 import { type Environment, readEnvironment } from "./config/env.ts";
@@ -18,12 +19,23 @@ import { RUNTIME_NAME, RUNTIME_VERSION } from "./lib/version.ts";
 
 /** How long a drained process may be kept alive by something that was not closed. */
 const LINGER_MS = 5_000;
+/** Of all checks; a trial boot takes seconds. */
+const CHECK_TIMEOUT_MS = 120_000;
 
 async function main(argv: readonly string[], environment: Environment): Promise<number> {
   const command = parseCommand(argv);
   switch (command.kind) {
     case "serve":
       return await serve(loadConfig(command.flags), environment);
+    case "why": {
+      const { why } = await import("./cli/why.ts");
+      return tell(await why(command, loadConfig(command.flags)));
+    }
+    case "check": {
+      const { check } = await import("./cli/check.ts");
+      const signal = AbortSignal.timeout(CHECK_TIMEOUT_MS);
+      return tell(await check(command, loadConfig(command.flags), { virtualization: undefined, signal }));
+    }
     case "config-show":
       return print(renderConfig(loadConfig(command.flags)));
     case "config-validate":
@@ -36,6 +48,12 @@ async function main(argv: readonly string[], environment: Environment): Promise<
     case "help":
       return print(helpText);
   }
+}
+
+function tell({ exitCode, stdout, stderr }: Outcome): number {
+  process.stderr.write(stderr);
+  process.stdout.write(stdout);
+  return exitCode;
 }
 
 function print(text: string): number {

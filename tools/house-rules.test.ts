@@ -41,6 +41,8 @@ describe("import arrows", () => {
     ["src/image/pull.ts", 'import type { Image } from "../runtime/ports.ts";'],
     ["src/netns/cni.ts", 'import { run } from "../host/process.ts";'],
     ["src/config/resolve.ts", 'import type { ImageOptions } from "../image/options.ts";'],
+    ["src/cli/why.ts", 'import { x } from "../../api/gen/cri/v1/api.ts";\nimport { y } from "../store/history.ts";'],
+    ["src/metrics/metrics.ts", 'import type { Metrics } from "../runtime/ports.ts";'],
     ["src/daemon.ts", 'import { x } from "./config/config.ts";\nimport { y } from "./store/store.ts";'],
     ["src/agent/agent.test.ts", 'import { x } from "../../api/gen/cri/v1/api.ts";'],
   ];
@@ -63,6 +65,8 @@ describe("import arrows", () => {
     ["src/lib/retry.ts", 'const x = await import("../runtime/pod.ts");'],
     ["src/lib/retry.ts", 'export { x } from "../runtime/pod.ts";'],
     ["src/lib/retry.ts", 'import "../runtime/pod.ts";'],
+    ["src/runtime/pod.ts", 'import { x } from "../cli/why.ts";'],
+    ["src/cli/why.ts", 'import { x } from "../config/config.ts";'],
     ["src/attic/thing.ts", 'import { x } from "../lib/retry.ts";'],
     ["e2e/scenarios/pod.e2e.ts", 'import { x } from "../../src/runtime/pod.ts";'],
   ];

@@ -23,6 +23,7 @@ interface Import {
 
 /** A room may import what stands lower. Rooms of one rank do not know each other. */
 const rankOf: Readonly<Record<string, number>> = {
+  cli: 6,
   streaming: 5,
   cri: 5,
   runtime: 4,
@@ -113,7 +114,7 @@ function brokenArrowOfRoom(from: string, to: string, typeOnly: boolean): string 
 /** The CRI's messages stop at the edge; auraed's are the language of the runtime and its client, and the edge encodes some of their shapes. */
 function brokenContract(from: string, to: string, typeOnly: boolean): string | undefined {
   const ofAuraed = to.startsWith("api/gen/aurae/");
-  const readers = ofAuraed ? ["agent", "runtime"] : ["cri", "streaming"];
+  const readers = ofAuraed ? ["agent", "runtime"] : ["cri", "streaming", "cli"];
   const room = roomOf(from) ?? "";
   if (ofAuraed && typeOnly && room === "cri") return undefined;
   return readers.includes(room) ? undefined : `that contract is spoken in ${readers.map((name) => `src/${name}`).join(" and ")} only`;

@@ -24,25 +24,8 @@ export class PodMetrics implements Metrics {
   });
 
   constructor(source: MetricsSource) {
-    const registers = [this.#registry];
-    new Gauge({
-      name: "aurae_cri_pods",
-      help: "Pod sandboxes on record, by mode and state.",
-      labelNames: ["mode", "state"] as const,
-      registers,
-      collect() {
-        this.reset();
-        for (const { mode, state } of source.pods()) this.inc({ mode, state });
-      },
-    });
-    new Gauge({
-      name: "aurae_cri_virtualization_available",
-      help: "1 when this node can run microVMs, 0 when it cannot or the trial boot has not ended.",
-      registers,
-      collect() {
-        this.set(source.virtualization().state === "available" ? 1 : 0);
-      },
-    });
+    this.#registry.registerMetric(podsGauge(source));
+    this.#registry.registerMetric(virtualizationGauge(source));
     collectDefaultMetrics({ register: this.#registry });
   }
 
@@ -62,4 +45,28 @@ export class PodMetrics implements Metrics {
   render(): Promise<string> {
     return this.#registry.metrics();
   }
+}
+
+function podsGauge(source: MetricsSource): Gauge {
+  return new Gauge({
+    name: "aurae_cri_pods",
+    help: "Pod sandboxes on record, by mode and state.",
+    labelNames: ["mode", "state"],
+    registers: [],
+    collect() {
+      this.reset();
+      for (const { mode, state } of source.pods()) this.inc({ mode, state });
+    },
+  });
+}
+
+function virtualizationGauge(source: MetricsSource): Gauge {
+  return new Gauge({
+    name: "aurae_cri_virtualization_available",
+    help: "1 when this node can run microVMs, 0 when it cannot or the trial boot has not ended.",
+    registers: [],
+    collect() {
+      this.set(source.virtualization().state === "available" ? 1 : 0);
+    },
+  });
 }
