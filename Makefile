@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup proto build fmt check test unit e2e conformance critest full bench demo clean
+.PHONY: help setup proto build guest fmt check test unit e2e conformance critest full bench demo clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -14,8 +14,12 @@ proto: setup ## Generate what is committed: TypeScript from api/, the configurat
 	@tools/proto.sh
 	@tools/run.sh node tools/config-reference.ts
 
-build: setup ## Build auraed, the static binary, into build/
+build: setup ## Build auraed, the static binary, and the microVM's files around it, into build/
 	@tools/run.sh tools/build-auraed.sh
+	@tools/guest.sh
+
+guest: setup ## Make the microVM's files anew around the auraed that is built (the kernel once: some minutes)
+	@tools/guest.sh
 
 fmt: setup ## Format TypeScript and Rust
 	@tools/check.sh --fix

@@ -8,8 +8,10 @@ cd "$root"
 
 # Build: the static auraed links libseccomp; protoc makes the contracts.
 packages=(ca-certificates gcc git libc6-dev libseccomp-dev make patch pkg-config protobuf-compiler jq shellcheck)
+# The microVM: its kernel is built from Debian's source, its disks made, and QEMU runs it.
+packages+=(bc bison cpio e2fsprogs erofs-utils flex kmod libelf-dev qemu-system-x86 xz-utils)
 # Run and test: a registry and images for it, CNI, mounts.
-packages+=(busybox-static containernetworking-plugins docker-registry dpkg-dev erofs-utils iproute2 iptables nftables procps skopeo umoci)
+packages+=(busybox-static containernetworking-plugins docker-registry dpkg-dev iproute2 iptables nftables procps skopeo umoci)
 
 go_toolchain_sum() {
   case $1 in

@@ -26,7 +26,14 @@ const suites: Readonly<Record<string, readonly Suite[]>> = {
       name: "unit, TypeScript",
       run: () =>
         runNodeTests(
-          ["src/**/*.test.ts", "api/**/*.test.ts", "tools/**/*.test.ts", "e2e/harness/**/*.test.ts", "e2e/critest/**/*.test.ts"],
+          [
+            "src/**/*.test.ts",
+            "api/**/*.test.ts",
+            "guest/**/*.test.ts",
+            "tools/**/*.test.ts",
+            "e2e/harness/**/*.test.ts",
+            "e2e/critest/**/*.test.ts",
+          ],
           2,
         ),
     },

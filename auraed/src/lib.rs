@@ -3,6 +3,7 @@
 //! ```text
 //!  auraed pod …    supervises one flat pod: namespaces, reaping, stdio, logs, exec     (async, long-lived)
 //!    └ auraed oci …  one OCI runtime operation over libcontainer                        (single-threaded, short)
+//!  modprobe …      a guest kernel's request for a module: auraed by another name      (short)
 //!  auraed host …   one-shot helpers of the daemon: layer mounts, clean-up after a crash (short)
 //! ```
 //!
@@ -11,6 +12,7 @@
 //! | `oci`    | the OCI runtime command line |
 //! | `pod`    | the per-pod supervisor |
 //! | `cgroup` | hierarchies, the pod's leaf, counters |
+//! | `init`   | a guest: its kernel's requests for modules |
 //! | `io`     | streams, terminals, attach, CRI log writer |
 //! | `rpc`    | one file per RPC: conversion and status mapping only |
 //! | `rootfs` | a container's root filesystem: overlay, users, image volumes, mount targets |
@@ -22,11 +24,13 @@
 //! libcontainer forks without exec, so nothing that calls it may run in a process with more than one thread:
 //! only `oci` does, and every call of it is a process of its own.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
 use std::process::ExitCode;
 
 pub mod cgroup;
 pub mod host;
+pub mod init;
 pub mod io;
 pub mod oci;
 pub mod pod;
@@ -63,8 +67,12 @@ pub mod api {
 /// Version of this binary, as `--version` and Hello report it.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Runs the way of starting named by the first argument; `args` is without the program's name.
-pub fn run(mut args: Vec<OsString>) -> ExitCode {
+/// Runs the way of starting named by the first argument, or by `program`, the name we were started by: a guest's kernel starts `modprobe`
+/// with arguments of its own.
+pub fn run(program: &OsStr, mut args: Vec<OsString>) -> ExitCode {
+    if Path::new(program).file_name() == Some(OsStr::new(init::modprobe::PROGRAM)) {
+        return init::modprobe::main(&args);
+    }
     let way = if args.is_empty() { OsString::new() } else { args.remove(0) };
     match way.to_str() {
         Some("oci") => oci::main(args),

@@ -4,6 +4,7 @@
 pub mod bpf;
 pub mod fd;
 pub mod loop_control;
+pub mod module;
 pub mod mounts;
 pub mod namespace;
 pub mod process;

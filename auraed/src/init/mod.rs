@@ -1,0 +1,4 @@
+//! What a guest is asked to be.
+
+pub mod modprobe;
+mod modules;

@@ -1,0 +1,113 @@
+#!/usr/bin/env bash
+# guest.sh [AURAED [DIRECTORY]]: makes what a microVM boots (vmlinux, initrd, modules.erofs, scratch.img, manifest.json) and the benchmark's
+# hello.initrd in DIRECTORY (default: build/guest) around AURAED (default: build/auraed). The kernel comes out of the cache when it was built
+# there before; the rest takes a second. guest/README.md tells what each part is.
+set -euo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+# shellcheck source=tools/env.sh
+. "$root/tools/env.sh"
+
+scratch_size=10GiB
+scratch_uuid=6f5a3c1e-8b1d-4c55-9f0e-617572616501
+scratch_seed=6f5a3c1e-8b1d-4c55-9f0e-617572616502
+contract_version=$(sed -n 's/^pub const CONTRACT_VERSION: u32 = \([0-9]*\);$/\1/p' "$root/auraed/src/rpc/mod.rs")
+
+main() {
+  local auraed=${1:-$root/build/auraed} output=${2:-$root/build/guest} kernel fresh
+  [ "$(uname -m)" = x86_64 ] || die "the guest's kernel is configured for x86_64 only, not for $(uname -m)"
+  [ -x "$auraed" ] || die "there is no $auraed: run 'make build', or name the auraed that the guest shall run"
+  mkdir -p "$cache/guest" "$output"
+  kernel=$(kernel_directory)
+  [ -d "$kernel" ] || build_kernel "$kernel"
+  # Beside the output: what is finished moves in by rename, the manifest last.
+  fresh=$(mktemp -d "$output/.new.XXXXXX")
+  # shellcheck disable=SC2064  # expanded now: the trap outlives the local
+  trap "rm -rf '$fresh'" EXIT
+  cp --reflink=auto "$kernel"/{vmlinux,modules.erofs} "$fresh"
+  node "$root/guest/initrd.ts" "$auraed" "$fresh/initrd"
+  make_scratch "$fresh/scratch.img"
+  make_hello "$fresh"
+  manifest "$fresh" "$kernel" "$auraed" >"$fresh/manifest.json"
+  move_in "$fresh" "$output"
+  echo "$output"
+}
+
+# Named by everything that the result depends on, so that checkouts share it.
+kernel_directory() {
+  echo "$cache/guest/kernel-$(cat "$root"/guest/kernel/{config,build.sh} | sha256sum | cut -c 1-12)"
+}
+
+build_kernel() {
+  local lock temporary
+  exec {lock}>"$cache/guest/kernel.lock"
+  flock -n "$lock" || { echo "waiting for another build of the guest's kernel ..." && flock "$lock"; }
+  if [ ! -d "$1" ]; then
+    # What an interrupted build left.
+    rm -rf "$cache"/guest/.{kernel,tree,download}.??????
+    temporary=$(mktemp -d "$cache/guest/.kernel.XXXXXX")
+    "$root/guest/kernel/build.sh" "$temporary" {lock}>&- || { rm -rf "$temporary" && exit 1; }
+    chmod 755 "$temporary"
+    mv -T "$temporary" "$1"
+  fi
+  exec {lock}>&-
+}
+
+# An empty file system with all its metadata in one place, a hundred kilobytes of it written: no journal (the disk dies with its pod), no spare
+# superblocks, and inode tables that count as zeroed because a new sparse file is.
+make_scratch() {
+  local features=none,dir_index,dir_nlink,ext_attr,extent,extra_isize,filetype,flex_bg,huge_file,large_file,sparse_super2,uninit_bg
+  local extended=nodiscard,lazy_itable_init=1,assume_storage_prezeroed=1,packed_meta_blocks=1,num_backup_sb=0,root_owner=0:0
+  truncate -s "$scratch_size" "$1"
+  E2FSPROGS_FAKE_TIME=1700000000 mke2fs -q -F -t ext4 -b 4096 -I 256 -i 32768 -m 0 -G 128 -L scratch -U "$scratch_uuid" \
+    -O "$features" -E "$extended,hash_seed=$scratch_seed" "$1"
+}
+
+make_hello() {
+  gcc -O2 -static -nostdlib -nostartfiles -ffreestanding -fno-stack-protector -fno-pie -no-pie -fno-asynchronous-unwind-tables \
+    -Wl,--build-id=none -s -o "$1/hello" "$root/guest/hello/init.c"
+  node "$root/guest/initrd.ts" "$1/hello" "$1/hello.initrd"
+  rm "$1/hello"
+}
+
+# manifest DIRECTORY KERNEL AURAED
+manifest() {
+  local release version auraed
+  release=$(cat "$2/release")
+  version=$(cat "$2/version")
+  auraed=$("$3" --version | awk '{ print $2 }')
+  jq -n --arg arch "$(uname -m)" --arg release "$release" --arg auraed "$auraed" --argjson contract "$contract_version" \
+    --argjson kernel "$(part "$1/vmlinux" "$version")" --argjson initrd "$(part "$1/initrd" "$auraed")" \
+    --argjson modules "$(part "$1/modules.erofs" "$version")" --argjson scratch "$(part "$1/scratch.img" 1)" \
+    '{formatVersion: 1, architecture: $arch, kernelRelease: $release, auraedVersion: $auraed, contractVersion: $contract,
+      kernelArguments: {always: ["quiet"], tcg: ["mitigations=off"]},
+      parts: {kernel: $kernel, initrd: $initrd, modules: $modules, scratch: $scratch}}'
+}
+
+# part FILE VERSION: what the manifest says of a file. Behind dataBytes there is nothing but a hole, and the checksum is of what is before.
+part() {
+  local size data
+  size=$(stat -c %s "$1")
+  data=$(data_end "$1")
+  jq -n --arg file "${1##*/}" --arg version "$2" --argjson size "$size" --argjson data "$data" \
+    --arg sha256 "$(head -c "$data" "$1" | sha256sum | cut -d ' ' -f 1)" \
+    '{file: $file, version: $version, sizeBytes: $size, dataBytes: $data, sha256: $sha256}'
+}
+
+# An empty file system whose metadata is packed has used its first blocks and no other.
+data_end() {
+  case $1 in
+    *.img) dumpe2fs -h "$1" 2>/dev/null | awk -F ': *' '/^Block count/ { all = $2 } /^Free blocks/ { free = $2 } /^Block size/ { size = $2 } END { print (all - free) * size }' ;;
+    *) stat -c %s "$1" ;;
+  esac
+}
+
+# A new inode for what changed, nothing for what did not: a machine that runs keeps its files.
+move_in() {
+  local name
+  for name in vmlinux modules.erofs initrd scratch.img hello.initrd manifest.json; do
+    [ "$name" != scratch.img ] && cmp --silent "$1/$name" "$2/$name" && continue
+    mv -T "$1/$name" "$2/$name"
+  done
+}
+
+main "$@"
