@@ -3,6 +3,8 @@
 //! ```text
 //!  auraed pod …    supervises one flat pod: namespaces, reaping, stdio, logs, exec     (async, long-lived)
 //!    └ auraed oci …  one OCI runtime operation over libcontainer                        (single-threaded, short)
+//!  auraed init     pid 1 of a microVM: the same pod, in a guest                       (async, for the guest's life)
+//!    └ auraed oci …
 //!  auraed host …   one-shot helpers of the daemon: layer mounts, clean-up after a crash (short)
 //! ```
 //!
@@ -10,6 +12,7 @@
 //! |----------|------------------|
 //! | `oci`    | the OCI runtime command line |
 //! | `pod`    | the per-pod supervisor |
+//! | `init`   | pid 1 of a guest: boot, the control port, what makes the guest the pod's |
 //! | `cgroup` | hierarchies, the pod's leaf, counters |
 //! | `io`     | streams, terminals, attach, CRI log writer |
 //! | `rpc`    | one file per RPC: conversion and status mapping only |
@@ -22,11 +25,12 @@
 //! libcontainer forks without exec, so nothing that calls it may run in a process with more than one thread:
 //! only `oci` does, and every call of it is a process of its own.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 
 pub mod cgroup;
 pub mod host;
+pub mod init;
 pub mod io;
 pub mod oci;
 pub mod pod;
@@ -63,20 +67,25 @@ pub mod api {
 /// Version of this binary, as `--version` and Hello report it.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Runs the way of starting named by the first argument; `args` is without the program's name.
-pub fn run(mut args: Vec<OsString>) -> ExitCode {
+/// Runs the way of starting named by the first argument. `program` is the name we were started by: the kernel starts pid 1 of a
+/// guest as `/init`, with arguments of its own.
+pub fn run(program: &OsStr, mut args: Vec<OsString>) -> ExitCode {
+    if program == init::PROGRAM && std::process::id() == 1 {
+        return init::main();
+    }
     let way = if args.is_empty() { OsString::new() } else { args.remove(0) };
     match way.to_str() {
         Some("oci") => oci::main(args),
         Some("pod") => pod::main(args),
         Some("host") => host::main(args),
+        Some("init") => init::main(),
         Some("reaper") => pod::reaper::main(args),
         Some("--version") => {
             println!("auraed {VERSION}");
             ExitCode::SUCCESS
         }
         _ => {
-            eprintln!("auraed: name a way to start: oci, pod or host");
+            eprintln!("auraed: name a way to start: oci, pod, init or host");
             ExitCode::from(2)
         }
     }

@@ -1,5 +1,7 @@
 //! The one binary: see the library's crate guide.
 
 fn main() -> std::process::ExitCode {
-    auraed::run(std::env::args_os().skip(1).collect())
+    let mut args = std::env::args_os();
+    let program = args.next().unwrap_or_default();
+    auraed::run(&program, args.collect())
 }
