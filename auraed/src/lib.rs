@@ -3,7 +3,9 @@
 //! ```text
 //!  auraed pod …    supervises one flat pod: namespaces, reaping, stdio, logs, exec     (async, long-lived)
 //!    └ auraed oci …  one OCI runtime operation over libcontainer                        (single-threaded, short)
-//!  modprobe …      a guest kernel's request for a module: auraed by another name      (short)
+//!  auraed init     pid 1 of a microVM: the same pod, in a guest                       (async, for the guest's life)
+//!    ├ auraed oci …
+//!    └ modprobe …    the guest kernel's request for a module: auraed by another name    (short)
 //!  auraed host …   one-shot helpers of the daemon: layer mounts, clean-up after a crash (short)
 //! ```
 //!
@@ -11,8 +13,8 @@
 //! |----------|------------------|
 //! | `oci`    | the OCI runtime command line |
 //! | `pod`    | the per-pod supervisor |
+//! | `init`   | pid 1 of a guest: boot, the control port, what makes the guest the pod's; modules for its kernel |
 //! | `cgroup` | hierarchies, the pod's leaf, counters |
-//! | `init`   | a guest: its kernel's requests for modules |
 //! | `io`     | streams, terminals, attach, CRI log writer |
 //! | `rpc`    | one file per RPC: conversion and status mapping only |
 //! | `rootfs` | a container's root filesystem: overlay, users, image volumes, mount targets |
@@ -67,9 +69,12 @@ pub mod api {
 /// Version of this binary, as `--version` and Hello report it.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Runs the way of starting named by the first argument, or by `program`, the name we were started by: a guest's kernel starts `modprobe`
-/// with arguments of its own.
+/// Runs the way of starting named by the first argument, or by `program`, the name we were started by: a guest's kernel starts its pid 1 as
+/// `/init` and `modprobe` by name, with arguments of its own.
 pub fn run(program: &OsStr, mut args: Vec<OsString>) -> ExitCode {
+    if program == init::PROGRAM && std::process::id() == 1 {
+        return init::main();
+    }
     if Path::new(program).file_name() == Some(OsStr::new(init::modprobe::PROGRAM)) {
         return init::modprobe::main(&args);
     }
@@ -78,13 +83,14 @@ pub fn run(program: &OsStr, mut args: Vec<OsString>) -> ExitCode {
         Some("oci") => oci::main(args),
         Some("pod") => pod::main(args),
         Some("host") => host::main(args),
+        Some("init") => init::main(),
         Some("reaper") => pod::reaper::main(args),
         Some("--version") => {
             println!("auraed {VERSION}");
             ExitCode::SUCCESS
         }
         _ => {
-            eprintln!("auraed: name a way to start: oci, pod or host");
+            eprintln!("auraed: name a way to start: oci, pod, init or host");
             ExitCode::from(2)
         }
     }

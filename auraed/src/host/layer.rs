@@ -70,19 +70,23 @@ fn by_descriptor(blob: &File) -> std::path::PathBuf {
 
 fn from_file(blob: &Path) -> Result<OwnedFd, Errno> {
     let source = blob.to_str().ok_or(Errno::INVAL)?;
-    erofs(source)
+    erofs(source, false)
 }
 
 fn from_loop(opened: &File, path: &Path) -> Result<OwnedFd, HostError> {
     let device = LoopDevice::attach(opened, path)?;
     // The device clears itself once nothing has it open: neither we, nor the mount.
-    erofs(&device.path).map_err(|error| HostError::io("mount", path, error))
+    erofs(&device.path, false).map_err(|error| HostError::io("mount", path, error))
 }
 
-fn erofs(source: &str) -> Result<OwnedFd, Errno> {
+/// Not yet attached anywhere. `dax`: files are mapped from the device itself, without a copy in memory, or it is an error.
+pub(crate) fn erofs(source: &str, dax: bool) -> Result<OwnedFd, Errno> {
     let fs = rustix::mount::fsopen("erofs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     rustix::mount::fsconfig_set_string(fs.as_fd(), "source", source)?;
     rustix::mount::fsconfig_set_flag(fs.as_fd(), "ro")?;
+    if dax {
+        rustix::mount::fsconfig_set_string(fs.as_fd(), "dax", "always")?;
+    }
     rustix::mount::fsconfig_create(fs.as_fd())?;
     let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV;
     rustix::mount::fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)

@@ -21,7 +21,7 @@ use crate::tree::RemoveError;
 
 mod cgroups;
 mod clean_pod;
-mod layer;
+pub(crate) mod layer;
 mod loop_device;
 mod mount_table;
 mod unmount;

@@ -2,6 +2,8 @@
 
 pub mod cri_log;
 pub mod log_file;
+pub mod log_relay;
+pub mod log_sink;
 pub mod pump;
 pub mod stdin;
 pub mod stdio;

@@ -1,7 +1,7 @@
-//! One task per container: reads its output, writes the log file, hands copies to attached clients.
+//! One task per container: reads its output, writes the log, hands copies to attached clients.
 //!
 //! ```text
-//! pipe or terminal ──► pump ──► splitter ──► log file
+//! pipe or terminal ──► pump ──► splitter ──► log: a file, or the relay to the host
 //!                        └────► attached clients (bounded queues)
 //! ```
 //! An attached client whose queue is full is let go: it stalls neither the container nor the log nor the others.
@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use super::cri_log::{LineSplitter, OutputStream};
-use super::log_file::{LogFile, LogFileError};
+use super::log_sink::{LogSink, ReopenError};
 use super::stdio::{AsyncStream, Streams};
 use super::timestamp::{format_utc, now_ns};
 
@@ -38,7 +38,7 @@ pub struct Chunk {
 #[derive(Debug, Error)]
 pub enum PumpError {
     #[error(transparent)]
-    LogFile(#[from] LogFileError),
+    Reopen(#[from] ReopenError),
     #[error("the container's output has ended")]
     Ended,
 }
@@ -53,7 +53,7 @@ pub struct Subscriber {
 }
 
 enum Command {
-    Reopen(oneshot::Sender<Result<(), LogFileError>>),
+    Reopen(oneshot::Sender<Result<(), ReopenError>>),
     Subscribe(Subscriber),
     Finish(Instant),
 }
@@ -69,8 +69,8 @@ pub struct Pump {
 pub struct PumpSubscription(mpsc::Sender<Command>);
 
 impl Pump {
-    /// Starts reading. Without a log file the output is discarded after the attached clients got it.
-    pub fn start(streams: Streams, log: Option<LogFile>) -> Self {
+    /// Starts reading. Without a log the output is discarded after the attached clients got it.
+    pub fn start(streams: Streams, log: Option<LogSink>) -> Self {
         let (commands, receiver) = mpsc::channel(4);
         let (stdout, stderr) = match streams {
             Streams::Pipes { stdout, stderr, .. } => {
@@ -93,7 +93,8 @@ impl Pump {
         PumpSubscription(self.commands.clone())
     }
 
-    /// Waits until all output is in the log file, for at most `limit`: a process elsewhere may hold the pipe for ever.
+    /// Waits until all output is in the log file. At most `limit` for the output, for a process elsewhere may hold the pipe for
+    /// ever; as long as it takes for the host of a guest to write what was read.
     pub async fn finish(self, limit: Duration) {
         if self.commands.send(Command::Finish(Instant::now() + limit)).await.is_ok() && self.task.await.is_err() {
             tracing::error!("a log pump ended abnormally");
@@ -121,7 +122,7 @@ impl Source {
 struct Pumping {
     stdout: Option<Source>,
     stderr: Option<Source>,
-    log: Option<LogFile>,
+    log: Option<LogSink>,
     subscribers: Vec<Subscriber>,
     /// Reused between reads.
     records: Vec<u8>,
@@ -132,31 +133,36 @@ impl Pumping {
         let mut deadline: Option<Instant> = None;
         loop {
             if deadline.is_some() && self.stdout.is_none() && self.stderr.is_none() {
-                return;
+                break;
             }
+            let room = self.log.as_ref().is_none_or(LogSink::has_room);
             tokio::select! {
                 command = commands.recv() => match command {
                     Some(Command::Finish(at)) => deadline = Some(at),
                     Some(command) => self.obey(command),
                     None => return,
                 },
-                () = ready(self.stdout.as_ref()) => { self.read(OutputStream::Stdout); },
-                () = ready(self.stderr.as_ref()) => { self.read(OutputStream::Stderr); },
+                () = ready(self.stdout.as_ref()), if room => { self.read(OutputStream::Stdout); },
+                () = ready(self.stderr.as_ref()), if room => { self.read(OutputStream::Stderr); },
+                () = wait_for_room(self.log.as_ref()), if !room => {}
                 () = expired(deadline) => {
                     self.drain(OutputStream::Stdout);
                     self.drain(OutputStream::Stderr);
                 }
             }
         }
+        drop(commands);
+        if let Some(log) = &self.log {
+            log.flushed().await;
+        }
     }
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Reopen(reply) => {
-                let result = self.log.as_mut().map_or(Ok(()), LogFile::reopen);
-                // Whoever asked may be gone; the file is open all the same.
-                let _ = reply.send(result);
-            }
+            Command::Reopen(reply) => match &mut self.log {
+                Some(log) => log.reopen(reply),
+                None => drop(reply.send(Ok(()))),
+            },
             Command::Subscribe(subscriber) => self.subscribers.push(subscriber),
             Command::Finish(_) => {}
         }
@@ -255,6 +261,12 @@ async fn ready(source: Option<&Source>) {
         // A failed wait shows again, with its cause, in the read that follows.
         Some(source) => drop(source.stream.readable().await),
         None => std::future::pending().await,
+    }
+}
+
+async fn wait_for_room(log: Option<&LogSink>) {
+    if let Some(log) = log {
+        log.room().await;
     }
 }
 

@@ -19,6 +19,7 @@ use super::children::Children;
 use super::oci::OciRuntime;
 use super::supervisor::Supervisor;
 use crate::cgroup::Hierarchies;
+use crate::io::log_sink::Logs;
 use crate::rpc;
 use crate::sys::{process, seal};
 
@@ -91,17 +92,22 @@ fn run(options: &Options) -> io::Result<()> {
     named("--dir", DirBuilder::new().recursive(true).mode(0o700).create(&options.dir))?;
     named("--dir", fs::set_permissions(&options.dir, PermissionsExt::from_mode(0o700)))?;
     let _lock = lock(&options.dir)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    let runtime = runtime()?;
+    let result = runtime.block_on(serve(options));
+    // Nothing more is waited for: blocking work of a pod that has shut down is of no use to anybody.
+    runtime.shutdown_background();
+    result
+}
+
+/// One thread, and others that end soon after what blocked them.
+pub(crate) fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .max_blocking_threads(4)
         .thread_keep_alive(Duration::from_millis(100))
         .thread_stack_size(512 * 1024)
-        .build()?;
-    let result = runtime.block_on(serve(options));
-    // Nothing more is waited for: blocking work of a pod that has shut down is of no use to anybody.
-    runtime.shutdown_background();
-    result
+        .build()
 }
 
 fn lock(dir: &Path) -> io::Result<Flock<File>> {
@@ -119,7 +125,7 @@ async fn serve(options: &Options) -> io::Result<()> {
     let protected = named("protect our binary", seal::sealed_copy())?;
     let binary = PathBuf::from(format!("/proc/self/fd/{}", protected.as_raw_fd()));
     let oci = named("OCI runtime", OciRuntime::open(&options.dir, &binary, options.oci_runtime.as_deref(), children.clone()))?;
-    let pod = Pod::open(&options.dir, children, hierarchies, oci)?;
+    let pod = Pod::open(&options.dir, children, hierarchies, oci, Logs::Files)?;
     let (finished, shut_down) = oneshot::channel();
     let supervisor = Supervisor::start(pod.clone(), binary, finished);
     let socket = options.dir.join("auraed.sock");

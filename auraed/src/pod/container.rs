@@ -26,7 +26,7 @@ use super::errors::PodError;
 use super::journal::{Exit, Kind, Phase, View};
 use super::usage::CachedUsage;
 use crate::cgroup::container::ContainerCgroup;
-use crate::io::log_file::LogFile;
+use crate::io::log_sink::LogSink;
 use crate::io::pump::{Pump, PumpSubscription};
 use crate::io::stdin::Stdin;
 use crate::io::stdio::{self, AsyncStream, Streams};
@@ -182,7 +182,7 @@ impl Container {
         }
         let oci_spec: Value = serde_json::from_slice(&spec.oci_spec)
             .map_err(|error| PodError::Invalid { field: "oci_spec", problem: format!("is not JSON: {error}") })?;
-        let log = if spec.log_path.as_os_str().is_empty() { None } else { Some(LogFile::open(&spec.log_path)?) };
+        let log = self.shared.logs.open(&self.view.id, &spec.log_path)?;
         self.write_bundle(&spec)?;
         match self.run_create(&spec, &oci_spec, log).await {
             Ok(process) => {
@@ -214,7 +214,7 @@ impl Container {
             .map_err(PodError::io("write config.json"))
     }
 
-    async fn run_create(&self, spec: &CreateSpec, oci_spec: &Value, log: Option<LogFile>) -> Result<Process, PodError> {
+    async fn run_create(&self, spec: &CreateSpec, oci_spec: &Value, log: Option<LogSink>) -> Result<Process, PodError> {
         let oci = &self.shared.oci;
         let files = oci.files(&format!("create-{}", self.view.id));
         let bundle = (spec.bundle_path.as_path(), has_systemd_cgroup(oci_spec));

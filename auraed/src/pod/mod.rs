@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  rpc ──► Pod ──► container task (one each, owns its state) ──► OCI runtime, a process per operation
-//!           │          └► pump (one each): output ──► log file, attached clients
+//!           │          └► pump (one each): output ──► log, attached clients
 //!           │          └► journal: numbered events, views of all containers
 //!           └─► supervisor task (host only, owns the sandbox): namespaces, cgroup leaf, shared memory
 //!  SIGCHLD ──► children: the only waiter; exits go to whoever claimed the process
@@ -11,12 +11,12 @@
 //! the host's. Everything runs on one thread; other threads live for as long as a file system call may block.
 
 pub mod children;
-mod command;
+pub(crate) mod command;
 pub mod container;
 pub mod errors;
 pub mod exec;
 pub mod journal;
-mod log;
+pub(crate) mod log;
 pub mod network;
 pub mod oci;
 pub mod port_forward;
@@ -42,6 +42,7 @@ pub use command::main;
 
 use crate::cgroup::Hierarchies;
 use crate::cgroup::container::ContainerCgroup;
+use crate::io::log_sink::Logs;
 use children::Children;
 use container::{Container, Reply, Request};
 use errors::PodError;
@@ -54,6 +55,7 @@ pub struct Shared {
     pub hierarchies: Hierarchies,
     pub oci: OciRuntime,
     pub journal: Journal,
+    pub logs: Logs,
     exits_dir: PathBuf,
     place: Mutex<Place>,
     containers: Mutex<Containers>,
@@ -80,7 +82,7 @@ pub struct Pod(Arc<Shared>);
 
 impl Pod {
     /// `dir`: where exits are written, one file each.
-    pub fn open(dir: &Path, children: Children, hierarchies: Hierarchies, oci: OciRuntime) -> io::Result<Self> {
+    pub fn open(dir: &Path, children: Children, hierarchies: Hierarchies, oci: OciRuntime, logs: Logs) -> io::Result<Self> {
         let exits_dir = dir.join("exits");
         fs::create_dir_all(&exits_dir)?;
         let shared = Shared {
@@ -88,6 +90,7 @@ impl Pod {
             hierarchies,
             oci,
             journal: Journal::default(),
+            logs,
             exits_dir,
             place: Mutex::default(),
             containers: Mutex::default(),

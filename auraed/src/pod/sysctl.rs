@@ -30,10 +30,10 @@ pub struct Sysctl {
     pub value: String,
 }
 
-/// Checks one setting. `own_network` and `own_ipc`: the pod has such a namespace of its own.
+/// Checks one setting of a pod on a host. `own_network` and `own_ipc`: the pod has such a namespace of its own.
 pub fn check(key: &str, value: &str, own_network: bool, own_ipc: bool) -> Result<Sysctl, SysctlError> {
-    let parts = parts(key).ok_or_else(|| SysctlError::BadKey { key: key.to_owned() })?;
-    let scope = scope(&parts).ok_or_else(|| SysctlError::NotNamespaced { key: key.to_owned() })?;
+    let (sysctl, scope) = locate(key, value)?;
+    let scope = scope.ok_or_else(|| SysctlError::NotNamespaced { key: key.to_owned() })?;
     let own = match scope {
         Scope::Network => own_network,
         Scope::Ipc => own_ipc,
@@ -41,10 +41,17 @@ pub fn check(key: &str, value: &str, own_network: bool, own_ipc: bool) -> Result
     if !own {
         return Err(SysctlError::HostNamespace { key: key.to_owned(), scope });
     }
+    Ok(sysctl)
+}
+
+/// Checks one setting of a machine that is all the pod's, and says of which kind of namespace it is, if of any.
+pub fn locate(key: &str, value: &str) -> Result<(Sysctl, Option<Scope>), SysctlError> {
+    let parts = parts(key).ok_or_else(|| SysctlError::BadKey { key: key.to_owned() })?;
     if value.contains(['\n', '\0']) {
         return Err(SysctlError::BadValue { key: key.to_owned() });
     }
-    Ok(Sysctl { path: PathBuf::from("/proc/sys").join(parts.join("/")), value: value.to_owned() })
+    let sysctl = Sysctl { path: PathBuf::from("/proc/sys").join(parts.join("/")), value: value.to_owned() };
+    Ok((sysctl, scope(&parts)))
 }
 
 /// With `/` as the first separator a `.` is part of a name (an interface `eth0.100`); with `.` first, a `/` stands for that dot.
@@ -129,6 +136,14 @@ mod tests {
     fn settings_of_the_hosts_namespaces_are_refused() {
         assert!(matches!(check("net.core.somaxconn", "1", false, true), Err(SysctlError::HostNamespace { scope: Scope::Network, .. })));
         assert!(matches!(check("kernel.shmmax", "1", true, false), Err(SysctlError::HostNamespace { scope: Scope::Ipc, .. })));
+    }
+
+    #[test]
+    fn a_machine_of_its_own_has_every_setting() {
+        let located = |key| locate(key, "1").map(|(sysctl, scope)| (sysctl.path, scope));
+        assert_eq!(located("vm.swappiness"), Ok((PathBuf::from("/proc/sys/vm/swappiness"), None)));
+        assert_eq!(located("kernel.shmmax"), Ok((PathBuf::from("/proc/sys/kernel/shmmax"), Some(Scope::Ipc))));
+        assert!(matches!(located("vm/../../self"), Err(SysctlError::BadKey { .. })));
     }
 
     #[test]

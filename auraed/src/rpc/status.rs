@@ -4,14 +4,23 @@ use tonic::{Code, Status};
 
 use super::call;
 use crate::cgroup::CgroupError;
+use crate::init::errors::GuestError;
 use crate::pod::errors::PodError;
 use crate::pod::sandbox::SandboxError;
 
 /// Logs a failure, once, and says it to the caller. In a call that is logged, its line has the reason.
 pub fn status(error: PodError) -> Status {
-    let code = code(&error);
+    refusal(code(&error), &error)
+}
+
+/// The same for what only a guest is asked.
+pub fn guest_status(error: GuestError) -> Status {
+    refusal(guest_code(&error), &error)
+}
+
+fn refusal(code: Code, error: &(impl std::error::Error + ToString)) -> Status {
     match code {
-        _ if call::failed_with(&error) => {}
+        _ if call::failed_with(error) => {}
         Code::Internal => tracing::error!(%error, "a call failed"),
         _ => tracing::debug!(%error, "a call was refused"),
     }
@@ -34,6 +43,17 @@ fn code(error: &PodError) -> Code {
         PodError::Rootfs(error) if error.is_invalid() => Code::InvalidArgument,
         PodError::Rootfs(_) => Code::Internal,
         PodError::Unkillable { .. } | PodError::Io { .. } | PodError::Oci(_) | PodError::LogFile(_) => Code::Internal,
+    }
+}
+
+fn guest_code(error: &GuestError) -> Code {
+    match error {
+        GuestError::Invalid { .. } => Code::InvalidArgument,
+        GuestError::OtherConfiguration => Code::AlreadyExists,
+        GuestError::Missing { .. } => Code::FailedPrecondition,
+        GuestError::Ending => Code::Unavailable,
+        GuestError::Sandbox(error) => sandbox_code(error),
+        GuestError::Io { .. } | GuestError::Network { .. } => Code::Internal,
     }
 }
 

@@ -3,6 +3,7 @@
 
 pub mod bpf;
 pub mod fd;
+pub mod guest;
 pub mod loop_control;
 pub mod module;
 pub mod mounts;

@@ -1,15 +1,21 @@
-//! Mounts of a pod on the host.
+//! Mounts of a pod, and of a guest.
 
 use std::io;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+pub use nix::mount::MsFlags;
+use nix::mount::{MntFlags, mount, umount2};
 
 /// Binds `source` (which may be a magic link of procfs) on the file or directory `target`.
 pub fn bind(source: &Path, target: &Path) -> io::Result<()> {
     let nothing: Option<&str> = None;
     Ok(mount(Some(source), target, nothing, MsFlags::MS_BIND, nothing)?)
+}
+
+/// A new file system of this `kind`; `options` as mount(8) has them.
+pub fn file_system(kind: &str, source: &str, target: &Path, flags: MsFlags, options: &str) -> io::Result<()> {
+    Ok(mount(Some(source), target, Some(kind), flags, Some(options))?)
 }
 
 /// A tmpfs as a pod's /dev/shm: nosuid, noexec, nodev. `options` as mount(8) has them.

@@ -1,0 +1,124 @@
+//! Layers of images: each a virtio-pmem device below a root port of its own, with an EROFS on it that is mapped, never copied.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::CWD;
+use rustix::mount::MoveMountFlags;
+use tokio::time::{Instant, sleep};
+
+use super::errors::GuestError;
+use crate::host::layer::erofs;
+
+const DEVICES: &str = "/sys/bus/pci/devices";
+const TARGETS: &str = "/run/aurae/layers";
+/// How long a device that was plugged may take to appear.
+const APPEARANCE_LIMIT: Duration = Duration::from_secs(5);
+/// sysfs tells nobody of what appears in it.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
+/// From a root port to its device, the bus of its memory, region, namespace, block device.
+const MAX_DEPTH: usize = 10;
+
+/// A layer that was plugged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layer {
+    /// PCI address of the root port on bus 0: `02.3`.
+    pub root_port: String,
+    /// A plain file name.
+    pub name: String,
+}
+
+impl Layer {
+    /// Checks what came from outside.
+    pub fn new(root_port: String, name: String) -> Result<Self, GuestError> {
+        if !is_port(root_port.as_bytes()) {
+            return Err(GuestError::invalid("layers.root_port", format!("{root_port:?} must be a PCI address on bus 0, as 02.3")));
+        }
+        let plain = name.chars().all(|character| matches!(character, 'a'..='z' | '0'..='9' | '-' | '.'));
+        if !plain || name.len() > 128 || name.starts_with('.') || name.is_empty() {
+            return Err(GuestError::invalid("layers.name", format!("{name:?} must be 1 to 128 lower-case letters, digits, `-` and `.`")));
+        }
+        Ok(Self { root_port, name })
+    }
+
+    /// Where it is mounted.
+    pub fn target(&self) -> PathBuf {
+        Path::new(TARGETS).join(&self.name)
+    }
+}
+
+fn is_port(address: &[u8]) -> bool {
+    let hex = |digit: u8| matches!(digit, b'0'..=b'9' | b'a'..=b'f');
+    matches!(address, [high, low, b'.', function] if hex(*high) && hex(*low) && matches!(function, b'0'..=b'7'))
+}
+
+/// Mounts it as soon as its device is there.
+pub async fn mount(layer: &Layer) -> Result<(), GuestError> {
+    let deadline = Instant::now() + APPEARANCE_LIMIT;
+    let port = Path::new(DEVICES).join(format!("0000:00:{}", layer.root_port));
+    let device = loop {
+        if let Some(device) = fs::canonicalize(&port).ok().and_then(|port| block_device(&port, MAX_DEPTH)) {
+            break device;
+        }
+        if Instant::now() >= deadline {
+            return Err(GuestError::Missing {
+                what: format!("memory device below root port {} for layer {}", layer.root_port, layer.name),
+            });
+        }
+        sleep(LOOK_AGAIN).await;
+    };
+    let target = layer.target();
+    let action = format!("mount {} at {}", device.display(), target.display());
+    let work = move || attach(&device, &target);
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::from).and_then(|result| result).map_err(GuestError::io(action))
+}
+
+fn attach(device: &Path, target: &Path) -> io::Result<()> {
+    fs::create_dir_all(target)?;
+    let mounted = erofs(&device.to_string_lossy(), true)?;
+    Ok(rustix::mount::move_mount(mounted.as_fd(), "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
+}
+
+/// The device node of the first block device below `directory`. What vanishes meanwhile, or leads elsewhere, is not looked into.
+fn block_device(directory: &Path, depth: usize) -> Option<PathBuf> {
+    if let Some(disk) = fs::read_dir(directory.join("block")).ok().and_then(|mut disks| disks.next()) {
+        return Some(Path::new("/dev").join(disk.ok()?.file_name()));
+    }
+    let depth = depth.checked_sub(1)?;
+    let below = fs::read_dir(directory).ok()?.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    below.into_iter().find_map(|entry| block_device(&entry.path(), depth))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn names_and_ports_are_checked() {
+        for (port, name) in [("02.3", "sha256-0af"), ("1f.0", "a.b")] {
+            assert!(Layer::new(port.to_owned(), name.to_owned()).is_ok(), "{port} {name}");
+        }
+        for (port, name) in
+            [("2.3", "a"), ("02.8", "a"), ("02:3", "a"), ("0G.1", "a"), ("", "a"), ("02.3", ""), ("02.3", "../a"), ("02.3", "..")]
+        {
+            assert!(Layer::new(port.to_owned(), name.to_owned()).is_err(), "{port} {name}");
+        }
+    }
+
+    #[test]
+    fn the_device_below_a_root_port() {
+        let port = tempfile::tempdir().unwrap();
+        assert_eq!(block_device(port.path(), MAX_DEPTH), None);
+        let region = port.path().join("0000:01:00.0/virtio3/ndbus0/region0");
+        fs::create_dir_all(region.join("namespace0.0")).unwrap();
+        // A link out of it, as sysfs has many.
+        symlink("/sys", region.join("subsystem")).unwrap();
+        assert_eq!(block_device(port.path(), MAX_DEPTH), None);
+        fs::create_dir_all(region.join("pfn0.0/block/pmem7")).unwrap();
+        assert_eq!(block_device(port.path(), MAX_DEPTH), Some(PathBuf::from("/dev/pmem7")));
+    }
+}
