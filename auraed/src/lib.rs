@@ -3,6 +3,7 @@
 //! ```text
 //!  auraed pod …    supervises one flat pod: namespaces, reaping, stdio, logs, exec     (async, long-lived)
 //!    └ auraed oci …  one OCI runtime operation over libcontainer                        (single-threaded, short)
+//!  auraed fs       serves the volumes of one microVM, sandboxed                        (blocking, long-lived)
 //!  auraed host …   one-shot helpers of the daemon: layer mounts, clean-up after a crash (short)
 //! ```
 //!
@@ -14,6 +15,8 @@
 //! | `io`     | streams, terminals, attach, CRI log writer |
 //! | `rpc`    | one file per RPC: conversion and status mapping only |
 //! | `rootfs` | a container's root filesystem: overlay, users, image volumes, mount targets |
+//! | `fs`     | volumes of a microVM on the host: the server, and what starts it |
+//! | `init`   | the guest of a microVM: volumes |
 //! | `host`   | `auraed host`: answers as JSON on stdout |
 //! | `tree`   | copying and removing directory trees by descriptor |
 //! | `sys`    | every libc call and every unsafe block of the crate |
@@ -26,7 +29,9 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 pub mod cgroup;
+pub mod fs;
 pub mod host;
+pub mod init;
 pub mod io;
 pub mod oci;
 pub mod pod;
@@ -69,6 +74,7 @@ pub fn run(mut args: Vec<OsString>) -> ExitCode {
     match way.to_str() {
         Some("oci") => oci::main(args),
         Some("pod") => pod::main(args),
+        Some("fs") => fs::main(args),
         Some("host") => host::main(args),
         Some("reaper") => pod::reaper::main(args),
         Some("--version") => {
@@ -76,7 +82,7 @@ pub fn run(mut args: Vec<OsString>) -> ExitCode {
             ExitCode::SUCCESS
         }
         _ => {
-            eprintln!("auraed: name a way to start: oci, pod or host");
+            eprintln!("auraed: name a way to start: oci, pod, fs or host");
             ExitCode::from(2)
         }
     }

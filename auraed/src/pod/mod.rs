@@ -16,7 +16,7 @@ pub mod container;
 pub mod errors;
 pub mod exec;
 pub mod journal;
-mod log;
+pub(crate) mod log;
 pub mod network;
 pub mod oci;
 pub mod port_forward;

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 pub mod bpf;
+pub mod confine;
 pub mod fd;
 pub mod loop_control;
 pub mod mounts;

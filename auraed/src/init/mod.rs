@@ -1,0 +1,3 @@
+//! The guest of a microVM.
+
+pub mod volumes;
