@@ -6,6 +6,7 @@
 //!  auraed init     pid 1 of a microVM: the same pod, in a guest                       (async, for the guest's life)
 //!    ├ auraed oci …
 //!    └ modprobe …    the guest kernel's request for a module: auraed by another name    (short)
+//!  auraed fs       serves the volumes of one microVM, sandboxed                        (blocking, long-lived)
 //!  auraed host …   one-shot helpers of the daemon: layer mounts, clean-up after a crash (short)
 //! ```
 //!
@@ -18,6 +19,8 @@
 //! | `io`     | streams, terminals, attach, CRI log writer |
 //! | `rpc`    | one file per RPC: conversion and status mapping only |
 //! | `rootfs` | a container's root filesystem: overlay, users, image volumes, mount targets |
+//! | `fs`     | volumes of a microVM on the host: the server, and what starts it |
+//! | `init`   | the guest of a microVM: volumes |
 //! | `host`   | `auraed host`: answers as JSON on stdout |
 //! | `tree`   | copying and removing directory trees by descriptor |
 //! | `sys`    | every libc call and every unsafe block of the crate |
@@ -31,6 +34,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 pub mod cgroup;
+pub mod fs;
 pub mod host;
 pub mod init;
 pub mod io;
@@ -82,6 +86,7 @@ pub fn run(program: &OsStr, mut args: Vec<OsString>) -> ExitCode {
     match way.to_str() {
         Some("oci") => oci::main(args),
         Some("pod") => pod::main(args),
+        Some("fs") => fs::main(args),
         Some("host") => host::main(args),
         Some("init") => init::main(),
         Some("reaper") => pod::reaper::main(args),
@@ -90,7 +95,7 @@ pub fn run(program: &OsStr, mut args: Vec<OsString>) -> ExitCode {
             ExitCode::SUCCESS
         }
         _ => {
-            eprintln!("auraed: name a way to start: oci, pod, init or host");
+            eprintln!("auraed: name a way to start: oci, pod, init, fs or host");
             ExitCode::from(2)
         }
     }

@@ -20,6 +20,7 @@ mod modules;
 pub mod network;
 pub mod port;
 mod scratch;
+pub mod volumes;
 
 use std::fs;
 use std::io;

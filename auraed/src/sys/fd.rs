@@ -61,6 +61,13 @@ pub fn close_all_but_stdout() -> io::Result<()> {
     if results.iter().any(|result| *result < 0) { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Closes every descriptor but the standard three; only at the start of a process, before anything owns another.
+pub fn close_all_but_standard() -> io::Result<()> {
+    // SAFETY: nothing in the process owns a descriptor above 2 yet, by what the caller promises.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Registers a non-blocking descriptor with the runtime.
 pub fn register(owned: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an OwnedFd keeps its descriptor open, and the same, for as long as it lives.

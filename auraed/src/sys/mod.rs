@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 pub mod bpf;
+pub mod confine;
 pub mod fd;
 pub mod guest;
 pub mod loop_control;

@@ -1,11 +1,14 @@
 //! Mounts of a pod, and of a guest.
 
 use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
 pub use nix::mount::MsFlags;
 use nix::mount::{MntFlags, mount, umount2};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::mount::{MountAttrFlags, MoveMountFlags, OpenTreeFlags};
 
 /// Binds `source` (which may be a magic link of procfs) on the file or directory `target`.
 pub fn bind(source: &Path, target: &Path) -> io::Result<()> {
@@ -33,4 +36,46 @@ pub fn unmount_all(target: &Path) -> io::Result<()> {
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// Whether files can be changed through a mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    ReadWrite,
+    ReadOnly,
+}
+
+/// A detached copy of the mount tree at and below `path`, gone when the descriptor closes unless it was attached. ELOOP when a part of the
+/// path is a symbolic link.
+pub fn clone_tree(path: &Path) -> io::Result<OwnedFd> {
+    let found = rustix::fs::openat2(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::NO_SYMLINKS)?;
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE | OpenTreeFlags::AT_EMPTY_PATH;
+    Ok(rustix::mount::open_tree(found.as_fd(), "", flags)?)
+}
+
+/// `struct mount_attr` of the kernel's `linux/mount.h`.
+#[repr(C)]
+struct MountAttributes {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    user_namespace: u64,
+}
+
+/// Every mount of a detached tree: no device nodes, no set-user-id, nothing executed from it, no mounts propagated into it.
+pub fn restrict(tree: BorrowedFd<'_>, access: Access) -> io::Result<()> {
+    let mut set = MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    set.set(MountAttrFlags::MOUNT_ATTR_RDONLY, access == Access::ReadOnly);
+    let attributes = MountAttributes { set: u64::from(set.bits()), clear: 0, propagation: libc::MS_PRIVATE, user_namespace: 0 };
+    let flags = libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;
+    let size = size_of::<MountAttributes>();
+    // SAFETY: the kernel reads an empty path and the attributes, both alive for the call, within the length given.
+    let result = unsafe { libc::syscall(libc::SYS_mount_setattr, tree.as_raw_fd(), c"".as_ptr(), flags, &raw const attributes, size) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Attaches a detached tree at `target`, whose last part is not followed when it is a symbolic link.
+pub fn attach(tree: BorrowedFd<'_>, target: &Path) -> io::Result<()> {
+    Ok(rustix::mount::move_mount(tree, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
 }

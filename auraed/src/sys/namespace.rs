@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -10,6 +10,8 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::unistd::{ForkResult, fork};
+
+use super::mounts;
 
 /// Namespaces to make.
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,6 +37,12 @@ pub fn make(kinds: Kinds) -> io::Result<()> {
 /// Moves the calling thread into a network namespace; for threads that end afterwards.
 pub fn enter_network(namespace: BorrowedFd<'_>) -> io::Result<()> {
     Ok(setns(namespace, CloneFlags::CLONE_NEWNET)?)
+}
+
+/// Moves the calling thread into the mount namespace of a process, its root and working directory with it; for threads that end afterwards.
+pub fn enter_mounts(process: BorrowedFd<'_>) -> io::Result<()> {
+    unshare(CloneFlags::CLONE_FS)?;
+    Ok(setns(process, CloneFlags::CLONE_NEWNS)?)
 }
 
 /// Becomes root of the user namespace it is in; supplementary groups are given up where the mapping lets it.
@@ -104,6 +112,25 @@ pub fn die_with_parent() -> io::Result<()> {
 pub fn hide_from_tracers() -> io::Result<()> {
     nix::sys::prctl::set_dumpable(false)?;
     Ok(())
+}
+
+/// The only mounts of the caller's new mount namespace become a small file system and, in it as `/proc/self`, what procfs shows of
+/// this process. Its mounts and the parent namespace's never propagate into each other. For a process with one thread.
+pub fn enter_root_with_own_proc() -> io::Result<()> {
+    const ANCHOR: &str = "/proc";
+    let own_proc = mounts::clone_tree(Path::new(&format!("/proc/{}", std::process::id())))?;
+    mounts::restrict(own_proc.as_fd(), mounts::Access::ReadOnly)?;
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    let nothing: Option<&str> = None;
+    mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing)?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("tmpfs"), ANCHOR, Some("tmpfs"), flags, Some("size=1m,nr_inodes=2k,mode=0700"))?;
+    nix::unistd::chdir(ANCHOR)?;
+    std::fs::create_dir_all("proc/self")?;
+    nix::unistd::pivot_root(".", ".")?;
+    umount2(".", MntFlags::MNT_DETACH)?;
+    nix::unistd::chdir("/")?;
+    mounts::attach(own_proc.as_fd(), Path::new("/proc/self"))
 }
 
 /// A mount namespace of its own whose only mount is an empty, read-only file system. `anchor` is any directory.

@@ -1,7 +1,7 @@
 //! Processes: being their supervisor, waiting for them, signalling them without mistaking one for another.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
@@ -63,6 +63,12 @@ impl PidFd {
             error if result < 0 && error.raw_os_error() != Some(libc::ESRCH) => Err(error),
             _ => Ok(()),
         }
+    }
+}
+
+impl AsFd for PidFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 
