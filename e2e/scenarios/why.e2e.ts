@@ -46,7 +46,7 @@ test("why: a running pod, by prefix and by name, with its steps and its containe
   assert.deepEqual([explanation.id, explanation.isolation, explanation.phase], [pod.id, "flat", "ready"]);
   assert.notEqual(explanation.reason, "");
   const steps = explanation.timeline.map(({ name }) => name);
-  assert.deepEqual(steps, ["record", "supervisor", "namespaces", "network", "pod-files"]);
+  assert.deepEqual(steps, ["placement", "record", "supervisor", "namespaces", "network", "pod-files"]);
   assert.ok(explanation.timeline.every(({ durationMs }) => durationMs >= 0 && durationMs < 60_000));
   assert.deepEqual(
     explanation.containers.map(({ name, timeline }) => [name, ...timeline.map((step) => step.name)]),

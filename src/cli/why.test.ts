@@ -59,7 +59,7 @@ suite("why, of pods that are gone", () => {
     assert.equal(exitCode, 0);
     assert.match(stderr, /the daemon does not answer/);
     assert.match(stdout, /^state +gone, NOTREADY by itself: NeedsHost: config\.devices/m);
-    assert.match(stdout, /^ {2}network +\+20\.0 ms +30\.0 ms {2}FAILED\n {6}no addresses\\u001b\[31m left$/m);
+    assert.match(stdout, /^ {2}network +\+19\.9 ms +30\.0 ms {2}FAILED\n {6}no addresses\\u001b\[31m left$/m);
     assert.match(stdout, /other attempts of this pod\n {2}1 .* flat {2}LateRefusal {2}ab22$/m);
   });
 
