@@ -3,6 +3,7 @@ import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { writeFileSync } from "node:fs";
 import { mkdtempDisposable, symlink, writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -59,9 +60,9 @@ interface Served extends AsyncDisposable {
 }
 
 /** A daemon of its own below `dir`; killed at the end of the block when it still runs. */
-function serve(dir: string): Served {
+function serve(dir: string, settings = ""): Served {
   const config = join(dir, "config.toml");
-  writeFileSync(config, `oci.bundle_dir = "${dir}/bundles"\ncni.conf_dir = "${dir}/net.d"\nauraed.path = "/bin/false"\n`);
+  writeFileSync(config, `oci.bundle_dir = "${dir}/bundles"\ncni.conf_dir = "${dir}/net.d"\nauraed.path = "/bin/false"\n${settings}`);
   const args = ["serve", "--config", config, "--root", `${dir}/root`, "--state", `${dir}/state`, "--listen", `unix://${dir}/cri.sock`];
   const child = spawn(launcher, args, { stdio: ["ignore", "ignore", "pipe"] });
   const exited = once(child, "exit") as Promise<[number | null, NodeJS.Signals | null]>;
@@ -121,4 +122,24 @@ test("a second daemon on the root is refused, and starts when the first was kill
   await third.line("serving");
   third.child.kill("SIGINT");
   assert.deepEqual(await third.exit(), { code: 0, signal: null });
+});
+
+test("metrics are served where the configuration says, and nowhere without", async () => {
+  await using dir = await tempDir();
+  const taken = createServer();
+  await new Promise<void>((resolve) => taken.listen(0, "127.0.0.1", resolve));
+  const address = taken.address();
+  assert.ok(typeof address === "object" && address !== null);
+  const { port } = address;
+  await using refused = serve(dir.path, `metrics.port = ${port}\n`);
+  assert.equal((await refused.exit()).code, 1);
+  assert.match(String((await refused.line("failed"))["error"]), /metrics\.address or metrics\.port/);
+  await new Promise((resolve) => taken.close(resolve));
+
+  await using daemon = serve(dir.path, `metrics.port = ${port}\n`);
+  await daemon.line("serving");
+  const text = await (await fetch(`http://127.0.0.1:${port}/metrics`)).text();
+  assert.match(text, /^aurae_cri_virtualization_available 0$/m);
+  daemon.child.kill("SIGTERM");
+  assert.deepEqual(await daemon.exit(), { code: 0, signal: null });
 });

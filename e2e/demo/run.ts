@@ -93,14 +93,16 @@ async function runOne(node: Node, story: Story, way: Way): Promise<Seen> {
     await crictl.run("rmp", pod);
   });
   const why =
-    info.isolation === undefined ? {} : { isolation: info.isolation.mode, reason: `${info.isolation.reason}: ${info.isolation.message}` };
+    info.isolation === undefined ? {} : { isolation: info.isolation, reason: `${info.reason}: ${info.message}` };
   return { mode: way.name, facts: { "kernel seen inside": kernel.trim(), ...why, ...phasesOf(info), ...times } };
 }
 
 interface PodStatus {
   readonly status: { readonly network: { readonly ip: string } };
   readonly info: {
-    readonly isolation?: { readonly mode: string; readonly reason: string; readonly message: string };
+    readonly isolation?: string;
+    readonly reason?: string;
+    readonly message?: string;
     readonly timeline?: readonly { readonly name: string; readonly durationMs: number }[];
   };
 }

@@ -20,8 +20,8 @@ export function renderWhy({ source, explanation, otherAttempts }: Finding): stri
   const lines = [
     ...facts.map(([label, value]) => `${label.padEnd(11)}${printable(value)}`),
     "",
-    ...steps("its start", createdAtNs, timeline),
-    ...containers.flatMap((container) => ["", ...steps(titleOf(container), container.createdAtNs, container.timeline)]),
+    ...steps("its start", timeline),
+    ...containers.flatMap((container) => ["", ...steps(titleOf(container), container.timeline)]),
     ...(otherAttempts.length === 0 ? [] : ["", "other attempts of this pod"]),
     ...otherAttempts.map((other) =>
       printable(`  ${other.attempt}  ${timeOf(other.createdAtNs)}  ${other.isolation}  ${other.reason}  ${other.id}`),
@@ -41,11 +41,12 @@ function titleOf({ name, attempt, image, phase, exit }: ContainerSummary): strin
   return `container ${name}, attempt ${attempt}, ${image}: ${phase}${end}`;
 }
 
-/** A table of steps; times count from the beginning. */
-function steps(title: string, originNs: string, phases: readonly Phase[]): readonly string[] {
+/** A table of steps; times count from the beginning of the first. */
+function steps(title: string, phases: readonly Phase[]): readonly string[] {
+  const originNs = phases[0]?.startedAtNs ?? "0";
   const rows = phases.flatMap(({ name, startedAtNs, durationMs, failure }) => {
     const atMs = Number((BigInt(startedAtNs) - BigInt(originNs)) / 1000n) / 1000;
-    const row = `  ${name.padEnd(14)}${`+${Math.max(0, atMs).toFixed(1)} ms`.padStart(12)}${`${durationMs.toFixed(1)} ms`.padStart(12)}`;
+    const row = `  ${name.padEnd(14)}${`+${atMs.toFixed(1)} ms`.padStart(12)}${`${durationMs.toFixed(1)} ms`.padStart(12)}`;
     return failure === undefined ? [row] : [`${row}  FAILED`, `      ${printable(failure)}`];
   });
   const head = rows.length === 0 ? [] : [`  ${"step".padEnd(14)}${"began".padStart(12)}${"took".padStart(12)}`];

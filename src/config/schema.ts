@@ -175,7 +175,7 @@ export const schema: SchemaOf<Config> = {
       "port",
       integerKind(0, 65_535),
       0,
-      "Port to listen on. 0 serves and collects none: a port that nobody asked for is one more to guard, and the collector takes memory on every node.",
+      "Port to listen on. 0 serves and collects none: a port that nobody asked for is one more to guard, and the collector takes some 10 MB on every node.",
     ),
   }),
 };

@@ -17,10 +17,10 @@ test("what is at a path, links followed", async () => {
   const server = createServer();
   await new Promise<void>((resolve) => server.listen(socket, resolve));
   try {
-    const facts = await readMountSources([dir.path, link, socket, "/dev/null", "/proc/self/status", join(dir.path, "none")]);
+    const facts = await readMountSources([dir.path, link, socket, "/dev/null", "/proc/self/status", join(dir.path, "none"), undefined]);
     assert.deepEqual(
       facts.map((fact) => fact?.kind),
-      ["directory", "file", "socket", "char-device", "file", undefined],
+      ["directory", "file", "socket", "char-device", "file", undefined, undefined],
     );
     assert.equal(facts[1]?.path, facts[0] === undefined ? "" : join(facts[0].path, "file"));
     assert.equal(facts[4]?.fsType, "proc");

@@ -12,21 +12,24 @@ export interface MountSourceFacts {
   readonly fsType: string;
 }
 
-/** In the order of `paths`; undefined for one that is not there. The mount table is read once. */
-export async function readMountSources(paths: readonly string[]): Promise<readonly (MountSourceFacts | undefined)[]> {
-  if (paths.length === 0) return [];
+/**
+ * In the order of `paths`; undefined for one that is undefined itself, is not there, or cannot be looked at, which whoever mounts it is told
+ * then. The mount table is read once.
+ */
+export async function readMountSources(paths: readonly (string | undefined)[]): Promise<readonly (MountSourceFacts | undefined)[]> {
+  if (paths.every((path) => path === undefined)) return paths.map(() => undefined);
   const mounts = await readMountinfo();
   return Promise.all(paths.map((path) => factsOf(path, mounts)));
 }
 
-async function factsOf(path: string, mounts: readonly Mount[]): Promise<MountSourceFacts | undefined> {
+async function factsOf(path: string | undefined, mounts: readonly Mount[]): Promise<MountSourceFacts | undefined> {
+  if (path === undefined) return undefined;
   try {
     const resolved = await realpath(path);
     const stats = await stat(resolved);
     return { path: resolved, kind: kindOf(stats), fsType: mountOf(mounts, resolved)?.fsType ?? "" };
-  } catch (error) {
-    if (error instanceof Error && "code" in error && (error.code === "ENOENT" || error.code === "ENOTDIR")) return undefined;
-    throw error;
+  } catch {
+    return undefined;
   }
 }
 

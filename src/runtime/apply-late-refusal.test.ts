@@ -1,13 +1,14 @@
 import assert from "node:assert/strict";
 import { mkdir, mkdtempDisposable, readFile } from "node:fs/promises";
+import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { suite, test } from "node:test";
 
-import { applyLateRefusal } from "./apply-late-refusal.ts";
+import { applyLateRefusal, findLateRefusal } from "./apply-late-refusal.ts";
 import { type FakeRuntime, fakePodRecord, fakeRuntime } from "./fake.ts";
 import type { LateRefusal } from "./late-refusal.ts";
-import { sandbox } from "./oci-test-input.ts";
+import { container, hostMount, sandbox } from "./oci-test-input.ts";
 import type { PodRecord } from "./pod.ts";
 import { recover } from "./recover.ts";
 import { Pod, podRootDir, type RuntimeOptions } from "./runtime.ts";
@@ -36,6 +37,22 @@ async function scene(changes: Partial<PodRecord> = {}, settings: Partial<Runtime
   await mkdir(podRootDir(dir.path, pod.id), { recursive: true });
   return { runtime, pod, [Symbol.asyncDispose]: () => dir[Symbol.asyncDispose]() };
 }
+
+test("what is really at a mount's source decides", async () => {
+  await using dir = await mkdtempDisposable(join(tmpdir(), "late-refusal-"));
+  const socket = join(dir.path, "agent.sock");
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(socket, resolve));
+  try {
+    const image = { ...hostMount("/i"), source: { type: "image", image: "i", subPath: "" } } as const;
+    const at = (path: string) => ({ ...hostMount("/x"), source: { type: "host", path } }) as const;
+    assert.equal(await findLateRefusal({ ...container, mounts: [image, at(dir.path), at(join(dir.path, "new"))] }), undefined);
+    const refusal = await findLateRefusal({ ...container, mounts: [image, at(socket)] });
+    assert.deepEqual([refusal?.reason, refusal?.field], ["HostSocket", "config.mounts[1].host_path"]);
+  } finally {
+    server.close();
+  }
+});
 
 suite("a container that turns out to need the host", () => {
   test("makes the sandbox NOTREADY, durably, and says what comes next", async () => {

@@ -1,8 +1,16 @@
+import { readMountSources } from "../host/mount-source.ts";
+import type { ContainerConfig } from "./container-config.ts";
 import { RuntimeError } from "./errors.ts";
-import type { LateRefusal } from "./late-refusal.ts";
+import { type LateRefusal, lateRefusal } from "./late-refusal.ts";
 import { mayFallFlat } from "./placement.ts";
 import type { Pod, Runtime } from "./runtime.ts";
 import { savePod } from "./save.ts";
+
+/** Looks at what is at the mounts' sources on the host, and answers like `lateRefusal`. For pods that are microVMs, before anything is made. */
+export async function findLateRefusal(config: ContainerConfig): Promise<LateRefusal | undefined> {
+  const sources = await readMountSources(config.mounts.map(({ source }) => (source.type === "host" ? source.path : undefined)));
+  return lateRefusal(config, sources);
+}
 
 /**
  * Ends the attempt to run a pod in a microVM, because a container of it needs the host. Must run in the pod's queue; resolves with the

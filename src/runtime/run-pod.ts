@@ -17,7 +17,7 @@ import { savePod } from "./save.ts";
 import { startFlat } from "./start-flat.ts";
 import { startMicrovm } from "./start-microvm.ts";
 import { rollBack } from "./teardown.ts";
-import { podPhase } from "./timeline.ts";
+import { type Phase, podPhase, timed } from "./timeline.ts";
 import { watchPod } from "./watch.ts";
 
 export interface RunPodRequest {
@@ -50,8 +50,13 @@ function admit(runtime: Runtime, { config }: RunPodRequest): void {
 async function attempt(runtime: Runtime, request: RunPodRequest): Promise<string> {
   const signal = AbortSignal.timeout(ATTEMPT_TIMEOUT_MS);
   // Here and not before the name is claimed: a call that joins, or comes for a result, takes the decision that was made.
-  const placement = await decidePlacement(runtime, request, { signal });
-  const pod = newPod(runtime, request, placement);
+  const timeline: Phase[] = [];
+  const placement = await timed(
+    "placement",
+    () => decidePlacement(runtime, request, { signal }),
+    (phase) => timeline.push(phase),
+  );
+  const pod = newPod(runtime, request, placement, timeline);
   runtime.pods.set(pod.id, pod);
   await using rollback = new AsyncDisposableStack();
   rollback.defer(() => undo(runtime, pod));
@@ -66,7 +71,7 @@ async function attempt(runtime: Runtime, request: RunPodRequest): Promise<string
   return pod.id;
 }
 
-function newPod(runtime: Runtime, { config, handler }: RunPodRequest, placement: Placement): Pod {
+function newPod(runtime: Runtime, { config, handler }: RunPodRequest, placement: Placement, timeline: readonly Phase[]): Pod {
   const id = newId();
   const refusal = runtime.refusals.find(config.metadata.uid);
   const { bootId, stateDir, cgroupDriver: driver, instanceId } = runtime.options;
@@ -80,6 +85,7 @@ function newPod(runtime: Runtime, { config, handler }: RunPodRequest, placement:
     cgroup: podCgroup({ driver, cgroupParent: config.cgroupParent, podId: id, instanceId }),
     createdAtNs: String(nowNs()),
     ...(refusal === undefined ? {} : { refusal }),
+    timeline,
     state: { phase: "creating" },
   } as const;
   return new Pod(record, stateDir);
