@@ -7,6 +7,8 @@ export type VmFact =
   | { readonly code: "ERR_GUEST_FILES"; readonly directory: string; readonly flaws: readonly GuestFlaw[] }
   | { readonly code: "ERR_QEMU_MISSING"; readonly path: string }
   | { readonly code: "ERR_QEMU_VERSION"; readonly path: string; readonly version: string }
+  /** The node cannot virtualize, or does not know yet. */
+  | { readonly code: "ERR_VM_UNAVAILABLE"; readonly state: "unknown" | "unavailable" }
   /** `field` is the one to change; a guest, or a container in it, needs `leastBytes`. */
   | { readonly code: "ERR_VM_TOO_SMALL"; readonly field: string; readonly leastBytes: number }
   | { readonly code: "ERR_VM_TOO_LARGE"; readonly field: string; readonly mostBytes: number }

@@ -89,7 +89,10 @@ function portArgs({ control, volumes }: Wiring): string[] {
 function diskArgs({ paths }: Wiring): string[] {
   const disk = (name: string, filename: string, options: object, readOnly: boolean): string[] => [
     // JSON, so that no character of a path means anything.
-    ...["-blockdev", JSON.stringify({ "node-name": name, driver: "raw", "read-only": readOnly, ...options, file: { driver: "file", filename } })],
+    ...[
+      "-blockdev",
+      JSON.stringify({ "node-name": name, driver: "raw", "read-only": readOnly, ...options, file: { driver: "file", filename } }),
+    ],
     ...["-device", `virtio-blk-pci,drive=${name},serial=${name},disable-legacy=on`],
   ];
   // The scratch disk dies with its machine, so nothing is gained by a flush: an fsync in the guest costs the guest alone. Its content goes through
