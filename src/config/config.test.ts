@@ -35,6 +35,7 @@ test("an empty file gives every default", () => {
   assert.deepEqual(config.image, { maxConcurrentDownloads: 3, noProgressTimeoutMs: 300_000, pinned: [] });
   assert.deepEqual(config.oci, { runtime: "", bundleDir: "/var/run/aurae/bundles" });
   assert.equal(config.auraed.path, "/usr/lib/aurae-cri/auraed");
+  assert.equal(config.vm.guestDir, "/usr/lib/aurae-cri/guest");
 });
 
 test("dotted, quoted and inline ways of writing a key are the same", () => {
@@ -43,7 +44,8 @@ test("dotted, quoted and inline ways of writing a key are the same", () => {
     'vm.default_memory = "2GiB"\n"vm".default_vcpus = 4',
     'vm = { default_memory = "2GiB", default_vcpus = 4 }',
   ]) {
-    assert.deepEqual(resolve(text).vm, { accelerator: "auto", defaultMemoryBytes: 2 ** 31, defaultVcpus: 4 }, text);
+    const { defaultMemoryBytes, defaultVcpus } = resolve(text).vm;
+    assert.deepEqual({ defaultMemoryBytes, defaultVcpus }, { defaultMemoryBytes: 2 ** 31, defaultVcpus: 4 }, text);
   }
   assert.equal(resolve('root = "/data//x/"').root, "/data/x");
 });
@@ -98,11 +100,14 @@ test("flags win over the file, and are named when wrong", async () => {
   assert.throws(() => loadConfig({ config: join(dir.path, "none") }), /cannot read the configuration.*none/);
 });
 
-test("auraed is taken from beside the program when it was built there", async () => {
+test("auraed and the guest are taken from beside the program when they were built there", async () => {
   await using dir = await mkdtempDisposable(join(tmpdir(), "aurae-cri-config-"));
   await mkdir(join(dir.path, "build"));
   await writeFile(join(dir.path, "build", "auraed"), "");
-  assert.equal(resolveConfig([], { programDir: dir.path }).auraed.path, join(dir.path, "build", "auraed"));
+  await mkdir(join(dir.path, "build", "guest"));
+  const { auraed, vm } = resolveConfig([], { programDir: dir.path });
+  assert.equal(auraed.path, join(dir.path, "build", "auraed"));
+  assert.equal(vm.guestDir, join(dir.path, "build", "guest"));
 });
 
 test("what is printed reads back as what was printed from", () => {

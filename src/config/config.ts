@@ -55,6 +55,9 @@ export interface VmConfig {
   readonly defaultMemoryBytes: number;
   /** Of a pod whose sandbox asks for none; at least 1. */
   readonly defaultVcpus: number;
+  readonly qemuPath: string;
+  /** Directory of the guest's files, found already when the key was left out. It may be missing. */
+  readonly guestDir: string;
 }
 
 export interface OciConfig {

@@ -8,7 +8,7 @@ import type { RawConfig, RawEntry } from "./read.ts";
 import { type SchemaRow, schemaRows } from "./schema.ts";
 
 export interface ResolveOptions {
-  /** Root of the program's own files, where `build/auraed` is looked for. */
+  /** Root of the program's own files, where `build/auraed` and `build/guest` are looked for. */
   readonly programDir: string;
 }
 
@@ -21,7 +21,12 @@ export function resolveConfig(raws: readonly RawConfig[], options: ResolveOption
   const config = assemble(rows, written, problems);
   if (config !== undefined) problems.push(...findContradictions(config, written));
   if (config === undefined || problems.length > 0) throw problemsError(problems);
-  return { ...config, auraed: { path: config.auraed.path === "" ? defaultAuraed(options.programDir) : config.auraed.path } };
+  const { programDir } = options;
+  return {
+    ...config,
+    auraed: { path: config.auraed.path || ownFile(programDir, "auraed") },
+    vm: { ...config.vm, guestDir: config.vm.guestDir || ownFile(programDir, "guest") },
+  };
 }
 
 /** Undefined when a value does not decode, which `problems` says then. */
@@ -84,7 +89,8 @@ function findContradictions(config: Config, written: ReadonlyMap<string, RawEntr
   return problems;
 }
 
-function defaultAuraed(programDir: string): string {
-  const built = join(programDir, "build", "auraed");
-  return existsSync(built) ? built : "/usr/lib/aurae-cri/auraed";
+/** What was built beside the program, else what a package installs. */
+function ownFile(programDir: string, name: string): string {
+  const built = join(programDir, "build", name);
+  return existsSync(built) ? built : `/usr/lib/aurae-cri/${name}`;
 }

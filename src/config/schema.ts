@@ -124,7 +124,24 @@ export const schema: SchemaOf<Config> = {
       "auto uses KVM where a trial boot proves that it works, and never software emulation. tcg is software emulation, for tests. off makes no microVMs.",
     ),
     defaultMemoryBytes: key("default_memory", sizeKind, 512 * 2 ** 20, "Memory of a microVM whose pod sets no limits."),
-    defaultVcpus: key("default_vcpus", integerKind(1, 255), 1, "Processors of a microVM whose pod sets no limits."),
+    defaultVcpus: key(
+      "default_vcpus",
+      integerKind(1, 255),
+      1,
+      "Processors of a microVM whose pod sets no limits; never more than the node has.",
+    ),
+    qemuPath: key(
+      "qemu_path",
+      pathKind,
+      "/usr/bin/qemu-system-x86_64",
+      "QEMU, version 7.2 or newer. It and what it loads must be below /usr.",
+    ),
+    guestDir: key(
+      "guest_dir",
+      pathOrNoneKind,
+      "",
+      'Directory of what a microVM boots, and its manifest.json. "" is build/guest beside the program if there is one, else /usr/lib/aurae-cri/guest.',
+    ),
   }),
 
   oci: table("oci", "How containers are run.", {

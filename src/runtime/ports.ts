@@ -199,3 +199,88 @@ export interface PodHistory {
   /** Replaces what was kept under the id. */
   keep(podId: string, value: unknown): Promise<void>;
 }
+
+/** What of a pod decides about its machine. A sandbox's whole configuration fits; nothing else of it is read. */
+export interface MachineNeeds {
+  /** `linux.resources`: the sum over the pod's containers. Absent, or without a limit: the node's defaults. */
+  readonly resources: MachineResources | undefined;
+  /** `linux.overhead`: RuntimeClass `overhead.podFixed`. */
+  readonly overhead: MachineResources | undefined;
+}
+
+/** An absent value, and -1 for a quota, is no limit. */
+export interface MachineResources {
+  readonly memoryLimitBytes?: number;
+  readonly cpuQuotaUs?: number;
+  readonly cpuPeriodUs?: number;
+}
+
+/** How large a machine is, and what it costs the host. */
+export interface MachineSize {
+  /** All of the guest's memory; a multiple of 2 MiB. */
+  readonly memoryBytes: number;
+  readonly vcpus: number;
+  /** Part of it that the guest's kernel and auraed take: the containers have the rest. */
+  readonly guestReserveBytes: number;
+  /** What QEMU takes beside the guest's memory. */
+  readonly vmmBytes: number;
+  /** For the cgroup that QEMU runs in: guest and QEMU. */
+  readonly hostLimitBytes: number;
+}
+
+/** A pod's own directories on the host, absolute. */
+export interface MachineDirs {
+  /** On a tmpfs, gone after a reboot. */
+  readonly stateDir: string;
+  /** With the pod's record; on the disk that holds its scratch space. */
+  readonly rootDir: string;
+}
+
+/** What `auraed vm` is asked to start (StartVmRequest), less what is not the machine's own: user, group, cgroup. */
+export interface MachineLaunch {
+  readonly program: string;
+  readonly args: string[];
+  readonly files: { hostPath: string; path: string }[];
+  readonly runPath: string;
+  readonly kvm: boolean;
+  readonly scratchTemplate: string;
+  readonly scratchPath: string;
+}
+
+export interface MachinePlan {
+  readonly size: MachineSize;
+  launch(dirs: MachineDirs): MachineLaunch;
+}
+
+export interface LayerToPlug {
+  /** 1 to 96 lower-case letters, digits, `-` and `.`. In QEMU's root the blob is at `/layers/NAME` (ExposeLayer). */
+  readonly name: string;
+  /** Of the blob; a multiple of 2 MiB. */
+  readonly sizeBytes: number;
+}
+
+export interface MachineStatus {
+  readonly running: boolean;
+  /** QEMU's word for its state, such as `running`, `paused`, `guest-panicked`. */
+  readonly qemuState: string;
+  /** Names of the layers that are plugged. */
+  readonly layers: readonly string[];
+}
+
+/** A conversation with a microVM that runs. Its answers are a guest's word: one that broke into QEMU can say anything about itself. */
+export interface Machine extends AsyncDisposable {
+  /**
+   * Plugs an exposed layer, or finds it plugged, and answers where the guest sees it: PCI addresses from bus 0 on, as `10.0/01.0` (MountLayers).
+   * A layer cannot be unplugged: it stays as long as the machine, and the next container of its image finds it there.
+   */
+  plugLayer(layer: LayerToPlug, options: { readonly signal: AbortSignal }): Promise<string>;
+  status(options: { readonly signal: AbortSignal }): Promise<MachineStatus>;
+}
+
+/** The vm room. */
+export interface Vmm {
+  /** Throws when the node cannot virtualize, and when the pod asks for less than what boots or more than what can be. */
+  plan(needs: MachineNeeds): MachinePlan;
+  /** To the pod's machine. One conversation at a time: the next one waits for the end of this. */
+  connect(stateDir: string, options: { readonly signal: AbortSignal }): Promise<Machine>;
+}

@@ -1,0 +1,121 @@
+import {
+  type Accelerator,
+  BRIDGES,
+  bridgeDevice,
+  bridgeId,
+  LAYER_SPACE_BYTES,
+  type MachineDescription,
+  type Stream,
+  TCG_BUFFER_MIB,
+  type Wiring,
+} from "./description.ts";
+import type { GuestFiles } from "./guest-files.ts";
+
+/** QEMU's arguments for a machine, without the program's name. Pure: what is not in its arguments is not in the answer. */
+export function qemuArgs(machine: MachineDescription, wiring: Wiring, kernelArguments: GuestFiles["kernelArguments"]): readonly string[] {
+  const { paths } = wiring;
+  return [
+    ...machineArgs(machine),
+    ...["-kernel", paths.kernel, "-initrd", paths.initrd, "-append", kernelCommandLine(machine.accelerator, kernelArguments)],
+    ...consoleArgs(wiring.console),
+    ...portArgs(wiring),
+    ...["-device", "virtio-rng-pci,disable-legacy=on"],
+    ...diskArgs(wiring),
+    ...networkArgs(wiring.tapFd),
+    ...layerBridgeArgs(),
+    ...(paths.qmp === undefined ? [] : ["-qmp", `unix:${paths.qmp},server=on,wait=off`]),
+  ];
+}
+
+function machineArgs({ accelerator, memoryMib, vcpus }: MachineDescription): string[] {
+  const maxMib = memoryMib + LAYER_SPACE_BYTES / 2 ** 20;
+  return [
+    // Only what a guest uses, and nothing that would put a pod's memory elsewhere: core dumps, pages merged with another pod's.
+    ...["-machine", "q35,sata=off,smbus=off,usb=off,hpet=off,vmport=off,i8042=off,dump-guest-core=off,mem-merge=off"],
+    ...["-accel", accelerator.kind === "kvm" ? "kvm" : `tcg,tb-size=${TCG_BUFFER_MIB}`],
+    ...["-cpu", accelerator.kind === "kvm" ? "host" : "qemu64"],
+    ...["-smp", `cpus=${vcpus}`],
+    ...["-m", `size=${memoryMib}M,maxmem=${maxMib}M`],
+    ...["-nodefaults", "-no-user-config", "-display", "none"],
+    // A guest that panics or reboots ends its machine.
+    "-no-reboot",
+    ...["-rtc", "base=utc,clock=host"],
+    // QEMU may start no process, become nobody else, and not change its priority: a guest that breaks into it is still in there.
+    ...["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"],
+  ];
+}
+
+function kernelCommandLine(accelerator: Accelerator, { always, tcg }: GuestFiles["kernelArguments"]): string {
+  const common = ["console=ttyS0", "panic=-1", "random.trust_cpu=on", "cgroup_no_v1=all", ...always];
+  return [...common, ...(accelerator.kind === "tcg" ? [...clockArguments(accelerator.hostTscKhz), ...tcg] : [])].join(" ");
+}
+
+/**
+ * An emulated timer ticks late on a busy host, and whatever the kernel measures or checks against it goes wrong: calibration hangs a boot, the
+ * watchdog gives up the counter (a boot without any clock source follows), the timer's self-test panics. The counter itself is the host's.
+ */
+function clockArguments(hostTscKhz: number): string[] {
+  // The kernel is built with HZ=250, and its delay loop counts the time-stamp counter.
+  const loopsPerJiffy = hostTscKhz * 4;
+  return [`tsc_early_khz=${hostTscKhz}`, `lpj=${loopsPerJiffy}`, "tsc=reliable", "no_timer_check"];
+}
+
+function chardev(id: string, stream: Stream): string[] {
+  switch (stream.kind) {
+    case "fd":
+      return ["-chardev", `socket,id=${id},fd=${stream.fd}`];
+    case "stdio":
+      return ["-chardev", `stdio,id=${id},signal=off`];
+    case "nobody":
+      return ["-chardev", `null,id=${id}`];
+  }
+}
+
+function consoleArgs(stream: Stream): string[] {
+  return [...chardev("console", stream), "-serial", "chardev:console"];
+}
+
+function portArgs({ control, volumes }: Wiring): string[] {
+  return [
+    // Port 0 is kept for a console; each port has two queues that the guest sets up at boot.
+    ...["-device", "virtio-serial-pci,id=ports,max_ports=3,disable-legacy=on"],
+    ...chardev("control", control),
+    ...["-device", "virtserialport,bus=ports.0,nr=1,chardev=control,name=aurae.control"],
+    ...chardev("volumes", volumes),
+    ...["-device", "virtserialport,bus=ports.0,nr=2,chardev=volumes,name=aurae.volumes"],
+  ];
+}
+
+function diskArgs({ paths }: Wiring): string[] {
+  const disk = (name: string, filename: string, options: object, readOnly: boolean): string[] => [
+    // JSON, so that no character of a path means anything.
+    ...[
+      "-blockdev",
+      JSON.stringify({ "node-name": name, driver: "raw", "read-only": readOnly, ...options, file: { driver: "file", filename } }),
+    ],
+    ...["-device", `virtio-blk-pci,drive=${name},serial=${name},disable-legacy=on`],
+  ];
+  // The scratch disk dies with its machine, so nothing is gained by a flush: an fsync in the guest costs the guest alone. Its content goes through
+  // the host's page cache, where it is charged to the machine and given back under pressure.
+  const scratch = { discard: "unmap", cache: { direct: false, "no-flush": true } };
+  return [
+    ...(paths.scratch === undefined ? [] : disk("scratch", paths.scratch, scratch, false)),
+    ...disk("modules", paths.modules, {}, true),
+  ];
+}
+
+function networkArgs(tapFd: number | undefined): string[] {
+  if (tapFd === undefined) return [];
+  // An empty romfile: nothing boots from the network, and the file need not exist.
+  return [
+    ...["-netdev", `tap,id=net0,fd=${tapFd},vhost=off`],
+    ...["-device", "virtio-net-pci,id=eth0,netdev=net0,romfile=,disable-legacy=on"],
+  ];
+}
+
+function layerBridgeArgs(): string[] {
+  return Array.from({ length: BRIDGES }, (_, bridge) => [
+    "-device",
+    `pcie-pci-bridge,id=${bridgeId(bridge)},bus=pcie.0,addr=0x${bridgeDevice(bridge).toString(16)}`,
+  ]).flat();
+}
