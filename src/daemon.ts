@@ -1,5 +1,5 @@
 import { mkdir } from "node:fs/promises";
-import { hostname } from "node:os";
+import { availableParallelism, hostname } from "node:os";
 import { join } from "node:path";
 
 import type { Config } from "./config/config.ts";
@@ -23,7 +23,7 @@ import type { ContainerRecord } from "./runtime/container.ts";
 import { Events } from "./runtime/events.ts";
 import { Names } from "./runtime/names.ts";
 import type { PodRecord } from "./runtime/pod.ts";
-import type { Metrics, Virtualization, VirtualizationReport } from "./runtime/ports.ts";
+import type { Metrics } from "./runtime/ports.ts";
 import { recover } from "./runtime/recover.ts";
 import { Refusals } from "./runtime/refusals.ts";
 import type { Runtime, RuntimeOptions } from "./runtime/runtime.ts";
@@ -33,20 +33,15 @@ import { rebuild } from "./store/pod-records.ts";
 import { lockDirectory } from "./store/root-lock.ts";
 import { openStore } from "./store/store.ts";
 import { openStreaming } from "./streaming/server.ts";
+import { NodeVirtualization } from "./vm/virtualization.ts";
+import { QemuVmm } from "./vm/vmm.ts";
+import { vmOptions } from "./vm-options.ts";
 
 /** Longest state directory under which a pod's socket path still fits the 107 bytes that a unix address holds. */
 const MAX_STATE_DIR_BYTES = 107 - "/pods/0123456789abcdef/auraed.sock".length;
 
 /** Operations that may wait for one pod. */
 const MAX_WAITING_PER_POD = 256;
-
-/** Until the microVM exists the answer is the same on every node. */
-const NOT_BUILT: VirtualizationReport = {
-  state: "unavailable",
-  message: "this release of aurae-cri runs every pod flat: microVM pods are not built yet",
-  consoleTail: "",
-};
-const NO_VIRTUALIZATION: Virtualization = { report: () => NOT_BUILT, settled: async () => NOT_BUILT };
 
 /**
  * The composition root: makes every room from the configuration, brings back what the last daemon left, and serves. Disposing of the result
@@ -91,7 +86,7 @@ export async function openDaemon(config: Config, modules: { readonly log: Log; r
   const actions = stack.use(new KeyedQueue({ maxWaiting: MAX_WAITING_PER_POD }));
   stack.defer(() => shutdown.abort(new Error("the daemon is shutting down")));
   const pods: Runtime["pods"] = new Map();
-  const virtualization = NO_VIRTUALIZATION;
+  const virtualization = stack.use(NodeVirtualization.open(vmOptions(config, options.bootId), { log: log.child({ room: "vm" }) }));
   const metrics = await openMetrics(config.metrics, stack, log, {
     pods: () => pods.values().map(({ record }) => ({ mode: record.placement.mode, state: record.state.phase })),
     virtualization: () => virtualization.report(),
@@ -104,6 +99,10 @@ export async function openDaemon(config: Config, modules: { readonly log: Log; r
     network,
     host: new AuraedHost({ auraedPath: config.auraed.path, ociRuntime: config.oci.runtime }),
     virtualization,
+    vmm: new QemuVmm(
+      { defaults: { memoryBytes: config.vm.defaultMemoryBytes, vcpus: config.vm.defaultVcpus }, hostCpus: availableParallelism() },
+      virtualization,
+    ),
     metrics,
     history: await History.open(join(config.root, "history")),
     pods,

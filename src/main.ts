@@ -32,9 +32,15 @@ async function main(argv: readonly string[], environment: Environment): Promise<
       return tell(await why(command, loadConfig(command.flags)));
     }
     case "check": {
-      const { check } = await import("./cli/check.ts");
+      const [{ check }, { VmProbe }, { vmOptions }, { readBootId }] = await Promise.all([
+        import("./cli/check.ts"),
+        import("./vm/probe.ts"),
+        import("./vm-options.ts"),
+        import("./host/boot-id.ts"),
+      ]);
       const signal = AbortSignal.timeout(CHECK_TIMEOUT_MS);
-      return tell(await check(command, loadConfig(command.flags), { virtualization: undefined, signal }));
+      const config = loadConfig(command.flags);
+      return tell(await check(command, config, { virtualization: new VmProbe(vmOptions(config, readBootId())), signal }));
     }
     case "config-show":
       return print(renderConfig(loadConfig(command.flags)));

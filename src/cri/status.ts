@@ -8,6 +8,7 @@ import { unreachable } from "../lib/coded-error.ts";
 import { QueueError } from "../lib/keyed-queue.ts";
 import { NetnsError, type NetnsFact } from "../netns/errors.ts";
 import { RuntimeError, type RuntimeFact } from "../runtime/errors.ts";
+import { VmError, type VmFact } from "../vm/errors.ts";
 import { InvalidArgumentError } from "./errors.ts";
 
 export interface GrpcStatus {
@@ -24,6 +25,7 @@ export function statusOf(error: unknown, signal: AbortSignal): GrpcStatus {
   if (error instanceof ImageError) return imageStatus(error.fact, error.message);
   if (error instanceof NetnsError) return { code: netnsCode(error.fact), details: error.message };
   if (error instanceof AgentError) return { code: agentCode(error.fact), details: error.message };
+  if (error instanceof VmError) return { code: vmCode(error.fact), details: error.message };
   if (error instanceof HostError)
     return { code: error.fact.code === "ERR_CGROUP_PARENT" ? status.INVALID_ARGUMENT : status.INTERNAL, details: error.message };
   if (error instanceof QueueError)
@@ -81,6 +83,31 @@ function netnsCode(fact: NetnsFact): status {
     case "ERR_CNI_EXEC":
     case "ERR_CNI_RESULT":
     case "ERR_NETWORK_RECORD":
+      return status.INTERNAL;
+    default:
+      return unreachable(fact);
+  }
+}
+
+function vmCode(fact: VmFact): status {
+  switch (fact.code) {
+    case "ERR_VM_TOO_SMALL":
+    case "ERR_VM_TOO_LARGE":
+      return status.INVALID_ARGUMENT;
+    case "ERR_GUEST_FILES":
+    case "ERR_QEMU_MISSING":
+    case "ERR_QEMU_VERSION":
+      return status.FAILED_PRECONDITION;
+    case "ERR_VM_UNAVAILABLE":
+    case "ERR_QMP_CONNECT":
+    case "ERR_QMP_CLOSED":
+      return status.UNAVAILABLE;
+    case "ERR_LAYER_SLOTS":
+    case "ERR_LAYER_SPACE":
+      return status.RESOURCE_EXHAUSTED;
+    case "ERR_LAYER_INVALID":
+    case "ERR_QMP_COMMAND":
+    case "ERR_QMP_PROTOCOL":
       return status.INTERNAL;
     default:
       return unreachable(fact);

@@ -50,6 +50,7 @@ export function fakeRuntime(
     images: absent("images"),
     network: absent("network"),
     host: absent("host"),
+    vmm: absent("vmm"),
     virtualization: fixed({ state: "available", accelerator: "kvm", message: "" }),
     metrics: { podPlaced: (labels) => void placed.push(labels), startPhase: (sample) => void phases.push(sample) },
     history: {

@@ -51,9 +51,9 @@ export class MicrovmRealm implements Realm {
     for (const { diffId, blobPath } of layers) {
       await agent.call(VmServiceService.exposeLayer, { hostPath: blobPath, name: layerName(diffId) }, wait);
     }
-    const rootPorts = await this.#plug(layers, wait);
+    const pciPaths = await this.#plug(layers, wait);
     failpoint("runtime.vm.plugged.after");
-    const request = { layers: layers.map(({ diffId }, index) => ({ name: layerName(diffId), rootPort: rootPorts[index] ?? "" })) };
+    const request = { layers: layers.map(({ diffId }, index) => ({ name: layerName(diffId), pciPath: pciPaths[index] ?? "" })) };
     return (await agent.call(GuestServiceService.mountLayers, request, wait)).paths;
   }
 
@@ -87,12 +87,12 @@ export class MicrovmRealm implements Realm {
   /** One after another: each takes the next free port. */
   async #plug(layers: readonly ImageLayer[], { signal }: Wait): Promise<readonly string[]> {
     await using machine = await this.#runtime.vmm.connect(podStateDir(this.#runtime.options.stateDir, this.#pod.id), { signal });
-    const rootPorts: string[] = [];
+    const pciPaths: string[] = [];
     for (const { diffId, blobPath } of layers) {
       const { size: sizeBytes } = await stat(blobPath);
-      rootPorts.push(await machine.plugLayer({ name: layerName(diffId), sizeBytes }, { signal }));
+      pciPaths.push(await machine.plugLayer({ name: layerName(diffId), sizeBytes }, { signal }));
     }
-    return rootPorts;
+    return pciPaths;
   }
 }
 

@@ -83,8 +83,8 @@ export interface MountLayersRequest {
 }
 
 export interface Layer {
-  /** PCI address of the root port on bus 0: `02.3`. */
-  rootPort: string;
+  /** Where the guest finds the device: PCI addresses from bus 0 on, as `10.0/01.0`. */
+  pciPath: string;
   /** Lower-case letters, digits, '-' and '.'. */
   name: string;
 }
@@ -681,13 +681,13 @@ export const MountLayersRequest: MessageFns<MountLayersRequest> = {
 };
 
 function createBaseLayer(): Layer {
-  return { rootPort: "", name: "" };
+  return { pciPath: "", name: "" };
 }
 
 export const Layer: MessageFns<Layer> = {
   encode(message: Layer, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.rootPort !== "") {
-      writer.uint32(10).string(message.rootPort);
+    if (message.pciPath !== "") {
+      writer.uint32(10).string(message.pciPath);
     }
     if (message.name !== "") {
       writer.uint32(18).string(message.name);
@@ -713,7 +713,7 @@ export const Layer: MessageFns<Layer> = {
               break;
             }
 
-            message.rootPort = reader.string();
+            message.pciPath = reader.string();
             continue;
           }
           case 2: {
@@ -741,7 +741,7 @@ export const Layer: MessageFns<Layer> = {
   },
   fromPartial(object: DeepPartial<Layer>): Layer {
     const message = createBaseLayer();
-    message.rootPort = object.rootPort ?? "";
+    message.pciPath = object.pciPath ?? "";
     message.name = object.name ?? "";
     return message;
   },
@@ -1140,7 +1140,7 @@ export const GuestServiceService = {
     responseDeserialize: (value: Buffer): ConfigureResponse => ConfigureResponse.decode(value),
   },
   /**
-   * Mounts layers that were plugged as virtio-pmem, each below its root port, read-only and with DAX, at `/run/aurae/layers/NAME`. Waits
+   * Mounts layers that were plugged as virtio-pmem, each at its PCI path, read-only and with DAX, at `/run/aurae/layers/NAME`. Waits
    * until the devices are there. Idempotent.
    */
   mountLayers: {
@@ -1184,7 +1184,7 @@ export interface GuestServiceServer extends UntypedServiceImplementation {
    */
   configure: handleUnaryCall<ConfigureRequest, ConfigureResponse>;
   /**
-   * Mounts layers that were plugged as virtio-pmem, each below its root port, read-only and with DAX, at `/run/aurae/layers/NAME`. Waits
+   * Mounts layers that were plugged as virtio-pmem, each at its PCI path, read-only and with DAX, at `/run/aurae/layers/NAME`. Waits
    * until the devices are there. Idempotent.
    */
   mountLayers: handleUnaryCall<MountLayersRequest, MountLayersResponse>;
@@ -1218,7 +1218,7 @@ export interface GuestServiceClient extends Client {
     callback: (error: ServiceError | null, response: ConfigureResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Mounts layers that were plugged as virtio-pmem, each below its root port, read-only and with DAX, at `/run/aurae/layers/NAME`. Waits
+   * Mounts layers that were plugged as virtio-pmem, each at its PCI path, read-only and with DAX, at `/run/aurae/layers/NAME`. Waits
    * until the devices are there. Idempotent.
    */
   mountLayers(
