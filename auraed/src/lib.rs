@@ -3,6 +3,7 @@
 //! ```text
 //!  auraed pod …    supervises one flat pod: namespaces, reaping, stdio, logs, exec     (async, long-lived)
 //!    └ auraed oci …  one OCI runtime operation over libcontainer                        (single-threaded, short)
+//!  auraed vm …     supervises one microVM: QEMU, relay to the guest, logs, exits         (async, long-lived)
 //!  auraed host …   one-shot helpers of the daemon: layer mounts, clean-up after a crash (short)
 //! ```
 //!
@@ -10,6 +11,9 @@
 //! |----------|------------------|
 //! | `oci`    | the OCI runtime command line |
 //! | `pod`    | the per-pod supervisor |
+//! | `vm`     | the supervisor of one microVM, on the host |
+//! | `start`  | what the supervisors' start-ups share |
+//! | `helper` | instructing a process that is a helper of ours |
 //! | `cgroup` | hierarchies, the pod's leaf, counters |
 //! | `io`     | streams, terminals, attach, CRI log writer |
 //! | `rpc`    | one file per RPC: conversion and status mapping only |
@@ -26,14 +30,18 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 pub mod cgroup;
+mod helper;
 pub mod host;
 pub mod io;
+mod log;
 pub mod oci;
 pub mod pod;
 pub mod rootfs;
 pub mod rpc;
+mod start;
 pub mod sys;
 pub mod tree;
+pub mod vm;
 
 /// Generated types and services of the contracts under `api/aurae`.
 pub mod api {
@@ -69,14 +77,16 @@ pub fn run(mut args: Vec<OsString>) -> ExitCode {
     match way.to_str() {
         Some("oci") => oci::main(args),
         Some("pod") => pod::main(args),
+        Some("vm") => vm::main(args),
         Some("host") => host::main(args),
         Some("reaper") => pod::reaper::main(args),
+        Some("vmm") => vm::vmm::main(args),
         Some("--version") => {
             println!("auraed {VERSION}");
             ExitCode::SUCCESS
         }
         _ => {
-            eprintln!("auraed: name a way to start: oci, pod or host");
+            eprintln!("auraed: name a way to start: oci, pod, vm or host");
             ExitCode::from(2)
         }
     }

@@ -6,16 +6,39 @@ use super::call;
 use crate::cgroup::CgroupError;
 use crate::pod::errors::PodError;
 use crate::pod::sandbox::SandboxError;
+use crate::vm::errors::VmError;
 
 /// Logs a failure, once, and says it to the caller. In a call that is logged, its line has the reason.
 pub fn status(error: PodError) -> Status {
-    let code = code(&error);
+    told(code(&error), &error)
+}
+
+/// The same for what the VM answers.
+pub fn vm_status(error: VmError) -> Status {
+    told(vm_code(&error), &error)
+}
+
+fn told(code: Code, error: &impl std::error::Error) -> Status {
     match code {
         _ if call::failed_with(&error) => {}
         Code::Internal => tracing::error!(%error, "a call failed"),
         _ => tracing::debug!(%error, "a call was refused"),
     }
     Status::new(code, error.to_string())
+}
+
+fn vm_code(error: &VmError) -> Code {
+    match error {
+        VmError::Invalid { .. } => Code::InvalidArgument,
+        VmError::NoSandbox | VmError::Interfaces { .. } => Code::FailedPrecondition,
+        VmError::OtherVm | VmError::OtherLog { .. } | VmError::OtherLayer { .. } => Code::AlreadyExists,
+        VmError::NotStarted | VmError::Ended { .. } | VmError::ShuttingDown => Code::Unavailable,
+        VmError::TooMany { .. } => Code::ResourceExhausted,
+        VmError::Unsupported { .. } => Code::Unimplemented,
+        VmError::Pod(error) => self::code(error),
+        VmError::Cgroup(error) => cgroup_code(error),
+        VmError::Launch { .. } | VmError::Io { .. } | VmError::Netlink { .. } | VmError::LogFile(_) => Code::Internal,
+    }
 }
 
 fn code(error: &PodError) -> Code {

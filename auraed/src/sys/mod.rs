@@ -8,3 +8,4 @@ pub mod mounts;
 pub mod namespace;
 pub mod process;
 pub mod seal;
+pub mod tap;

@@ -1,10 +1,15 @@
 //! Mounts of a pod on the host.
 
+use std::ffi::CString;
 use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use rustix::fs::CWD;
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
 /// Binds `source` (which may be a magic link of procfs) on the file or directory `target`.
 pub fn bind(source: &Path, target: &Path) -> io::Result<()> {
@@ -27,4 +32,73 @@ pub fn unmount_all(target: &Path) -> io::Result<()> {
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// Binds `source` with everything mounted below it on `target`.
+pub fn bind_recursively(source: &Path, target: &Path) -> io::Result<()> {
+    let nothing: Option<&str> = None;
+    Ok(mount(Some(source), target, nothing, MsFlags::MS_BIND | MsFlags::MS_REC, nothing)?)
+}
+
+/// A small tmpfs for mount points and little else.
+pub fn small_tmpfs(target: &Path, flags: MsFlags, options: &str) -> io::Result<()> {
+    Ok(mount(Some("tmpfs"), target, Some("tmpfs"), flags, Some(options))?)
+}
+
+/// What may be done with a mount, beside reading and executing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rights {
+    /// Neither writing nor devices nor set-user-id programs.
+    ReadOnly,
+    /// Writing, but no programs and no devices.
+    Data,
+}
+
+/// Limits the mount on `target` and everything mounted below it.
+pub fn restrict(target: &Path, rights: Rights) -> io::Result<()> {
+    /// `struct mount_attr` of the kernel's `linux/mount.h`.
+    #[repr(C)]
+    struct Attributes {
+        set: u64,
+        clear: u64,
+        propagation: u64,
+        user_namespace: u64,
+    }
+    let common = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+    let set = common
+        | match rights {
+            Rights::ReadOnly => libc::MOUNT_ATTR_RDONLY,
+            Rights::Data => libc::MOUNT_ATTR_NOEXEC,
+        };
+    let attributes = Attributes { set, clear: 0, propagation: 0, user_namespace: 0 };
+    let path = CString::new(target.as_os_str().as_bytes())?;
+    // SAFETY: the path and the attributes outlive the call, and the size given is theirs.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            libc::AT_RECURSIVE,
+            &raw const attributes,
+            size_of::<Attributes>(),
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// A bind mount of `source` that is nowhere yet: it can be carried into another mount namespace.
+pub fn detached(source: &Path) -> io::Result<OwnedFd> {
+    Ok(open_tree(CWD, source, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?)
+}
+
+/// Mounts what `detached` gave on `target`.
+pub fn attach(tree: BorrowedFd<'_>, target: &Path) -> io::Result<()> {
+    Ok(move_mount(tree, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
+}
+
+/// Nothing can be made in the root file system any more; what is mounted below it stays as it is.
+pub fn seal_root() -> io::Result<()> {
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | MsFlags::MS_NOSUID;
+    let nothing: Option<&str> = None;
+    Ok(mount(nothing, "/", nothing, flags, nothing)?)
 }

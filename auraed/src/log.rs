@@ -1,4 +1,4 @@
-//! The log of `auraed pod`: one line per event on standard error, which whoever started us made a file.
+//! The log of a supervisor: one line per event on standard error, which whoever started us made a file.
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
