@@ -7,6 +7,7 @@
 //!    ├ auraed oci …
 //!    └ modprobe …    the guest kernel's request for a module: auraed by another name    (short)
 //!  auraed fs       serves the volumes of one microVM, sandboxed                        (blocking, long-lived)
+//!  auraed vm …     supervises one microVM: QEMU, relay to the guest, logs, exits         (async, long-lived)
 //!  auraed host …   one-shot helpers of the daemon: layer mounts, clean-up after a crash (short)
 //! ```
 //!
@@ -15,6 +16,9 @@
 //! | `oci`    | the OCI runtime command line |
 //! | `pod`    | the per-pod supervisor |
 //! | `init`   | pid 1 of a guest: boot, the control port, what makes the guest the pod's; modules for its kernel |
+//! | `vm`     | the supervisor of one microVM, on the host |
+//! | `start`  | what the supervisors' start-ups share |
+//! | `helper` | instructing a process that is a helper of ours |
 //! | `cgroup` | hierarchies, the pod's leaf, counters |
 //! | `io`     | streams, terminals, attach, CRI log writer |
 //! | `rpc`    | one file per RPC: conversion and status mapping only |
@@ -35,15 +39,19 @@ use std::process::ExitCode;
 
 pub mod cgroup;
 pub mod fs;
+mod helper;
 pub mod host;
 pub mod init;
 pub mod io;
+mod log;
 pub mod oci;
 pub mod pod;
 pub mod rootfs;
 pub mod rpc;
+mod start;
 pub mod sys;
 pub mod tree;
+pub mod vm;
 
 /// Generated types and services of the contracts under `api/aurae`.
 pub mod api {
@@ -87,15 +95,17 @@ pub fn run(program: &OsStr, mut args: Vec<OsString>) -> ExitCode {
         Some("oci") => oci::main(args),
         Some("pod") => pod::main(args),
         Some("fs") => fs::main(args),
+        Some("vm") => vm::main(args),
         Some("host") => host::main(args),
         Some("init") => init::main(),
         Some("reaper") => pod::reaper::main(args),
+        Some("vmm") => vm::vmm::main(args),
         Some("--version") => {
             println!("auraed {VERSION}");
             ExitCode::SUCCESS
         }
         _ => {
-            eprintln!("auraed: name a way to start: oci, pod, init, fs or host");
+            eprintln!("auraed: name a way to start: oci, pod, vm, init, fs or host");
             ExitCode::from(2)
         }
     }

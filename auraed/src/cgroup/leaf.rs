@@ -51,7 +51,7 @@ impl PodLeaf {
         let mut leaf = Self { origins, made: Vec::new(), pod: pod.clone(), owned: spec.owned };
         let entered = pod.iter().try_for_each(|(hierarchy, pod)| {
             let directory = pod.join(&leaf_name);
-            leaf.make(&hierarchy.mount, &directory, &hierarchy.kind)?;
+            make(&hierarchy.mount, &directory, &hierarchy.kind, &mut leaf.made)?;
             procs::join(&directory, 0)
         });
         match entered {
@@ -88,23 +88,24 @@ impl PodLeaf {
             }
         }
     }
+}
 
-    fn make(&mut self, mount: &Path, directory: &Path, kind: &HierarchyKind) -> Result<(), CgroupError> {
-        let mut missing: Vec<&Path> = directory.ancestors().take_while(|path| *path != mount && !path.is_dir()).collect();
-        missing.reverse();
-        for path in missing {
-            match fs::create_dir(path) {
-                Ok(()) => self.made.push(path.to_owned()),
-                // Somebody else made it between the look and the deed: theirs.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(CgroupError::io(path, "create", error)),
-            }
-            if matches!(kind, HierarchyKind::V1 { controllers } if controllers.iter().any(|name| name == "cpuset")) {
-                inherit_cpuset(path)?;
-            }
+/// Makes `directory` with what is missing above it, noting in `made` what was.
+pub(super) fn make(mount: &Path, directory: &Path, kind: &HierarchyKind, made: &mut Vec<PathBuf>) -> Result<(), CgroupError> {
+    let mut missing: Vec<&Path> = directory.ancestors().take_while(|path| *path != mount && !path.is_dir()).collect();
+    missing.reverse();
+    for path in missing {
+        match fs::create_dir(path) {
+            Ok(()) => made.push(path.to_owned()),
+            // Somebody else made it between the look and the deed: theirs.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(CgroupError::io(path, "create", error)),
         }
-        Ok(())
+        if matches!(kind, HierarchyKind::V1 { controllers } if controllers.iter().any(|name| name == "cpuset")) {
+            inherit_cpuset(path)?;
+        }
     }
+    Ok(())
 }
 
 /// A new v1 cpuset is empty and takes no process until it has what its parent has.

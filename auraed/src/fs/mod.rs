@@ -43,7 +43,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         eprintln!("auraed fs: it takes no arguments; it is started by auraed vm");
         return ExitCode::from(2);
     }
-    crate::pod::log::install(tracing::Level::INFO);
+    crate::log::install(tracing::Level::INFO);
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

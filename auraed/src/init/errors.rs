@@ -4,6 +4,7 @@ use std::io;
 
 use thiserror::Error;
 
+use super::volumes::VolumesError;
 use crate::pod::sandbox::SandboxError;
 
 #[derive(Debug, Error)]
@@ -20,6 +21,8 @@ pub enum GuestError {
     Io { action: String, source: io::Error },
     #[error("could not {action}: {source}")]
     Network { action: String, source: rtnetlink::Error },
+    #[error(transparent)]
+    Volumes(#[from] VolumesError),
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
 }

@@ -1,6 +1,7 @@
 //! What makes a booted guest the pod's: a task that owns the sandbox and the layers. A caller that goes away does not stop it halfway.
 
 use std::collections::HashMap;
+use std::io;
 use std::path::PathBuf;
 
 use tokio::sync::{mpsc, oneshot};
@@ -9,6 +10,7 @@ use super::configure::{self, Configuration};
 use super::errors::GuestError;
 use super::facts::Facts;
 use super::layers::{self, Layer};
+use super::volumes;
 use crate::cgroup::container::ContainerCgroup;
 use crate::pod::sandbox::{Pins, Sandbox};
 use crate::pod::{Place, Pod};
@@ -84,6 +86,7 @@ impl Task {
         }
         let shared = self.pod.shared();
         let sandbox = configure::apply(&wanted, &shared.hierarchies, &shared.children, &self.binary).await?;
+        tokio::task::spawn_blocking(volumes::ensure_mounted).await.map_err(io::Error::from).map_err(GuestError::io("mount the volumes"))??;
         let cgroup = ContainerCgroup::at(sandbox.cgroup_directories().to_vec());
         self.pod.set_place(Place { network: Some(OWN_NETWORK.into()), cgroup: Some(cgroup) });
         let configured = Configured { pins: sandbox.pins.clone(), facts: Facts::read()? };
@@ -95,13 +98,13 @@ impl Task {
         let mut paths = Vec::with_capacity(wanted.len());
         for layer in wanted {
             match self.layers.get(&layer.name) {
-                Some(port) if *port == layer.root_port => {}
+                Some(port) if *port == layer.pci_path => {}
                 Some(port) => {
                     return Err(GuestError::invalid("layers.name", format!("{:?} is mounted from root port {port}", layer.name)));
                 }
                 None => {
                     layers::mount(&layer).await?;
-                    self.layers.insert(layer.name.clone(), layer.root_port.clone());
+                    self.layers.insert(layer.name.clone(), layer.pci_path.clone());
                 }
             }
             paths.push(layer.target());

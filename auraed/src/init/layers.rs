@@ -1,4 +1,4 @@
-//! Layers of images: each a virtio-pmem device below a root port of its own, with an EROFS on it that is mapped, never copied.
+//! Layers of images: each a virtio-pmem device at a PCI address of its own, with an EROFS on it that is mapped, never copied.
 
 use std::fs;
 use std::io;
@@ -19,29 +19,30 @@ const TARGETS: &str = "/run/aurae/layers";
 const APPEARANCE_LIMIT: Duration = Duration::from_secs(5);
 /// sysfs tells nobody of what appears in it.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
-/// From a root port to its device, the bus of its memory, region, namespace, block device.
+/// From the device to its bus of its memory, region, namespace, block device.
 const MAX_DEPTH: usize = 10;
+const MAX_PATH_BYTES: usize = 64;
 
 /// A layer that was plugged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer {
-    /// PCI address of the root port on bus 0: `02.3`.
-    pub root_port: String,
+    /// PCI addresses from bus 0 on: `10.0/01.0` is device 1 on the bus behind device 16.
+    pub pci_path: String,
     /// A plain file name.
     pub name: String,
 }
 
 impl Layer {
     /// Checks what came from outside.
-    pub fn new(root_port: String, name: String) -> Result<Self, GuestError> {
-        if !is_port(root_port.as_bytes()) {
-            return Err(GuestError::invalid("layers.root_port", format!("{root_port:?} must be a PCI address on bus 0, as 02.3")));
+    pub fn new(pci_path: String, name: String) -> Result<Self, GuestError> {
+        if pci_path.len() > MAX_PATH_BYTES || !pci_path.split('/').all(is_address) {
+            return Err(GuestError::invalid("layers.pci_path", format!("{pci_path:?} must be PCI addresses from bus 0 on, as 10.0/01.0")));
         }
         let plain = name.chars().all(|character| matches!(character, 'a'..='z' | '0'..='9' | '-' | '.'));
         if !plain || name.len() > 128 || name.starts_with('.') || name.is_empty() {
             return Err(GuestError::invalid("layers.name", format!("{name:?} must be 1 to 128 lower-case letters, digits, `-` and `.`")));
         }
-        Ok(Self { root_port, name })
+        Ok(Self { pci_path, name })
     }
 
     /// Where it is mounted.
@@ -50,23 +51,20 @@ impl Layer {
     }
 }
 
-fn is_port(address: &[u8]) -> bool {
+fn is_address(address: &str) -> bool {
     let hex = |digit: u8| matches!(digit, b'0'..=b'9' | b'a'..=b'f');
-    matches!(address, [high, low, b'.', function] if hex(*high) && hex(*low) && matches!(function, b'0'..=b'7'))
+    matches!(address.as_bytes(), [high, low, b'.', function] if hex(*high) && hex(*low) && matches!(function, b'0'..=b'7'))
 }
 
 /// Mounts it as soon as its device is there.
 pub async fn mount(layer: &Layer) -> Result<(), GuestError> {
     let deadline = Instant::now() + APPEARANCE_LIMIT;
-    let port = Path::new(DEVICES).join(format!("0000:00:{}", layer.root_port));
     let device = loop {
-        if let Some(device) = fs::canonicalize(&port).ok().and_then(|port| block_device(&port, MAX_DEPTH)) {
+        if let Some(device) = pci_device(Path::new(DEVICES), &layer.pci_path).and_then(|device| block_device(&device, MAX_DEPTH)) {
             break device;
         }
         if Instant::now() >= deadline {
-            return Err(GuestError::Missing {
-                what: format!("memory device below root port {} for layer {}", layer.root_port, layer.name),
-            });
+            return Err(GuestError::Missing { what: format!("memory device at PCI path {} for layer {}", layer.pci_path, layer.name) });
         }
         sleep(LOOK_AGAIN).await;
     };
@@ -80,6 +78,17 @@ fn attach(device: &Path, target: &Path) -> io::Result<()> {
     fs::create_dir_all(target)?;
     let mounted = erofs(&device.to_string_lossy(), true)?;
     Ok(rustix::mount::move_mount(mounted.as_fd(), "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
+}
+
+/// The directory of the device at a path of PCI addresses. The number of a bus is the kernel's choice: only the device and function are known.
+fn pci_device(devices: &Path, pci_path: &str) -> Option<PathBuf> {
+    let mut addresses = pci_path.split('/');
+    let first = fs::canonicalize(devices.join(format!("0000:00:{}", addresses.next()?))).ok()?;
+    addresses.try_fold(first, |bridge, address| {
+        let suffix = format!(":{address}");
+        let behind = fs::read_dir(bridge).ok()?.flatten().find(|entry| entry.file_name().to_string_lossy().ends_with(&suffix))?;
+        Some(behind.path())
+    })
 }
 
 /// The device node of the first block device below `directory`. What vanishes meanwhile, or leads elsewhere, is not looked into.
@@ -98,19 +107,40 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     #[test]
-    fn names_and_ports_are_checked() {
-        for (port, name) in [("02.3", "sha256-0af"), ("1f.0", "a.b")] {
+    fn names_and_paths_are_checked() {
+        for (port, name) in [("02.3", "sha256-0af"), ("1f.0", "a.b"), ("10.0/01.0", "a")] {
             assert!(Layer::new(port.to_owned(), name.to_owned()).is_ok(), "{port} {name}");
         }
-        for (port, name) in
-            [("2.3", "a"), ("02.8", "a"), ("02:3", "a"), ("0G.1", "a"), ("", "a"), ("02.3", ""), ("02.3", "../a"), ("02.3", "..")]
-        {
+        for (port, name) in [
+            ("2.3", "a"),
+            ("02.8", "a"),
+            ("02:3", "a"),
+            ("0G.1", "a"),
+            ("", "a"),
+            ("02.3", ""),
+            ("02.3", "../a"),
+            ("02.3", ".."),
+            ("10.0/", "a"),
+            ("10.0/../01.0", "a"),
+        ] {
             assert!(Layer::new(port.to_owned(), name.to_owned()).is_err(), "{port} {name}");
         }
     }
 
     #[test]
-    fn the_device_below_a_root_port() {
+    fn the_device_behind_a_bridge() {
+        let sys = tempfile::tempdir().unwrap();
+        let bridge = sys.path().join("real/0000:00:10.0");
+        fs::create_dir_all(bridge.join("0000:02:01.0/virtio3")).unwrap();
+        fs::create_dir_all(bridge.join("0000:02:02.0")).unwrap();
+        symlink(&bridge, sys.path().join("0000:00:10.0")).unwrap();
+        assert_eq!(pci_device(sys.path(), "10.0/01.0"), Some(bridge.canonicalize().unwrap().join("0000:02:01.0")));
+        assert_eq!(pci_device(sys.path(), "10.0/03.0"), None);
+        assert_eq!(pci_device(sys.path(), "11.0/01.0"), None);
+    }
+
+    #[test]
+    fn the_disk_of_a_device() {
         let port = tempfile::tempdir().unwrap();
         assert_eq!(block_device(port.path(), MAX_DEPTH), None);
         let region = port.path().join("0000:01:00.0/virtio3/ndbus0/region0");

@@ -31,11 +31,11 @@ use std::process::ExitCode;
 use crate::cgroup::Hierarchies;
 use crate::io::log_relay::LogRelay;
 use crate::io::log_sink::Logs;
+use crate::pod::Pod;
 use crate::pod::children::Children;
 use crate::pod::oci::OciRuntime;
-use crate::pod::{Pod, command, log};
 use crate::sys::{process, seal};
-use crate::{VERSION, rpc, sys};
+use crate::{VERSION, log, rpc, start, sys};
 use guest::Guest;
 use port::Port;
 
@@ -77,7 +77,7 @@ fn run() -> io::Result<()> {
     process::become_supervisor()?;
     boot::boot()?;
     log::install_bounded(tracing::Level::INFO);
-    let runtime = command::runtime()?;
+    let runtime = start::runtime()?;
     let result = runtime.block_on(serve());
     runtime.shutdown_background();
     result

@@ -291,7 +291,7 @@ impl Container {
         let finished_at_ns = exited.at_ns.max(self.view.started_at_ns);
         let exit = Exit { code: code.unwrap_or(exited.code), oom_killed, finished_at_ns };
         self.view = View { phase: Phase::Exited, pid: 0, exit: Some(exit), ..self.view.clone() };
-        if let Err(error) = self.shared.write_exit(&self.view.id, exit) {
+        if let Err(error) = self.shared.exits.write(&self.view.id, exit) {
             tracing::error!(%error, container_id = %self.view.id, "the exit could not be written");
         }
         self.shared.journal.publish(Kind::Exited, self.view.clone());
@@ -355,7 +355,7 @@ impl Container {
             let _ = fs::remove_file(bundle.join("config.json"));
             let _ = fs::remove_dir(bundle);
         }
-        self.shared.remove_exit(&self.view.id);
+        self.shared.exits.remove(&self.view.id);
         if self.view.phase == Phase::Prepared {
             self.shared.journal.set(&self.view.id, None);
         } else {

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::io::timestamp::now_ns;
 
@@ -64,6 +64,7 @@ pub struct Event {
 pub struct Journal {
     book: Arc<Mutex<Book>>,
     newest: Arc<watch::Sender<Option<u64>>>,
+    acknowledged: Arc<Notify>,
 }
 
 #[derive(Default)]
@@ -75,7 +76,7 @@ struct Book {
 
 impl Default for Journal {
     fn default() -> Self {
-        Self { book: Arc::default(), newest: Arc::new(watch::Sender::new(Some(0))) }
+        Self { book: Arc::default(), newest: Arc::new(watch::Sender::new(Some(0))), acknowledged: Arc::default() }
     }
 }
 
@@ -128,6 +129,19 @@ impl Journal {
         let mut book = self.lock();
         let kept = book.events.partition_point(|event| event.number <= through);
         book.events.drain(..kept);
+        drop(book);
+        self.acknowledged.notify_waiters();
+    }
+
+    /// Waits until fewer than `most` events are to be acknowledged.
+    pub async fn room(&self, most: usize) {
+        loop {
+            let acknowledged = self.acknowledged.notified();
+            if self.lock().events.len() < most {
+                return;
+            }
+            acknowledged.await;
+        }
     }
 
     /// The number of the newest event, as it changes; `None` when there will be no more.

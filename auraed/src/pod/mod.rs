@@ -15,8 +15,8 @@ pub(crate) mod command;
 pub mod container;
 pub mod errors;
 pub mod exec;
+pub mod exits;
 pub mod journal;
-pub(crate) mod log;
 pub mod network;
 pub mod oci;
 pub mod port_forward;
@@ -30,12 +30,10 @@ mod update;
 pub mod usage;
 
 use std::collections::HashMap;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 
 pub use command::main;
@@ -46,6 +44,7 @@ use crate::io::log_sink::Logs;
 use children::Children;
 use container::{Container, Reply, Request};
 use errors::PodError;
+use exits::Exits;
 use journal::{Exit, Journal};
 use oci::OciRuntime;
 
@@ -56,7 +55,7 @@ pub struct Shared {
     pub oci: OciRuntime,
     pub journal: Journal,
     pub logs: Logs,
-    exits_dir: PathBuf,
+    exits: Exits,
     place: Mutex<Place>,
     containers: Mutex<Containers>,
 }
@@ -83,15 +82,14 @@ pub struct Pod(Arc<Shared>);
 impl Pod {
     /// `dir`: where exits are written, one file each.
     pub fn open(dir: &Path, children: Children, hierarchies: Hierarchies, oci: OciRuntime, logs: Logs) -> io::Result<Self> {
-        let exits_dir = dir.join("exits");
-        fs::create_dir_all(&exits_dir)?;
+        let exits = Exits::open(dir)?;
         let shared = Shared {
             children,
             hierarchies,
             oci,
             journal: Journal::default(),
             logs,
-            exits_dir,
+            exits,
             place: Mutex::default(),
             containers: Mutex::default(),
         };
@@ -169,19 +167,6 @@ impl Shared {
     /// A container that was deleted is no longer known.
     fn forget(&self, id: &str) {
         self.lock().tasks.remove(id);
-    }
-
-    /// For a daemon that finds us dead: the exit as a file, whole or not at all.
-    fn write_exit(&self, id: &str, exit: Exit) -> io::Result<()> {
-        let text = json!({ "code": exit.code, "oomKilled": exit.oom_killed, "finishedAtNs": exit.finished_at_ns.to_string() }).to_string();
-        let (file, draft) = (self.exits_dir.join(format!("{id}.json")), self.exits_dir.join(format!(".{id}.json")));
-        fs::write(&draft, text)?;
-        fs::rename(draft, file)
-    }
-
-    fn remove_exit(&self, id: &str) {
-        // Not there when the container never ran.
-        let _ = fs::remove_file(self.exits_dir.join(format!("{id}.json")));
     }
 
     fn lock(&self) -> MutexGuard<'_, Containers> {

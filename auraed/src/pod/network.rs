@@ -46,7 +46,10 @@ pub async fn dial(namespace: Option<PathBuf>, port: u16) -> io::Result<TcpStream
     .await
 }
 
-async fn inside<T: Send + 'static>(namespace: Option<PathBuf>, work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+pub(crate) async fn inside<T: Send + 'static>(
+    namespace: Option<PathBuf>,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
     let (reply, answer) = oneshot::channel();
     // Not one of the runtime's threads: they go on to do other work, elsewhere.
     thread::Builder::new().stack_size(STACK_BYTES).spawn(move || {

@@ -9,14 +9,14 @@
 //! other end closes with auraed.
 
 use std::ffi::OsString;
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use serde::{Deserialize, Serialize};
 
+use crate::helper::{Control, Failure, Step};
 use crate::sys::namespace::{self, Fork};
 
 /// What to make.
@@ -50,28 +50,11 @@ pub enum Report {
     },
 }
 
-/// The answer that lets the reaper go on.
-pub const GO: u8 = b'g';
-
-/// A step that failed, by name.
-struct Failure(&'static str, io::Error);
-
-trait Step<T> {
-    fn step(self, name: &'static str) -> Result<T, Failure>;
-}
-
-impl<T> Step<T> for io::Result<T> {
-    fn step(self, name: &'static str) -> Result<T, Failure> {
-        self.map_err(|error| Failure(name, error))
-    }
-}
-
 /// Runs `auraed reaper`, which takes no arguments.
 pub fn main(_args: Vec<OsString>) -> ExitCode {
-    let Ok(socket) = io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from) else {
+    let Ok(mut control) = Control::from_stdin() else {
         return ExitCode::from(2);
     };
-    let mut control = Control(socket);
     match run(&mut control) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure(step, error)) => {
@@ -83,7 +66,7 @@ pub fn main(_args: Vec<OsString>) -> ExitCode {
 
 fn run(control: &mut Control) -> Result<(), Failure> {
     namespace::die_with_parent().step("set the parent-death signal")?;
-    let plan = control.plan().step("read the plan")?;
+    let plan: Plan = control.plan().step("read the plan")?;
     if plan.user {
         namespace::make(namespace::Kinds { user: true, ..Default::default() }).step("make the user namespace")?;
         control.report(&Report::WantsMappings);
@@ -144,31 +127,6 @@ impl Life {
             Ok(count) => Ok(count > 0),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
             Err(error) => Err(error),
-        }
-    }
-}
-
-struct Control(UnixStream);
-
-impl Control {
-    fn plan(&mut self) -> io::Result<Plan> {
-        let mut length = [0u8; 4];
-        self.0.read_exact(&mut length)?;
-        let mut text = vec![0u8; u32::from_be_bytes(length) as usize];
-        self.0.read_exact(&mut text)?;
-        Ok(serde_json::from_slice(&text)?)
-    }
-
-    fn wait(&mut self) -> io::Result<()> {
-        let mut byte = [0u8];
-        self.0.read_exact(&mut byte)
-    }
-
-    /// One line in one write, for two processes report on this socket. A failure shows as an end without a report.
-    fn report(&mut self, report: &Report) {
-        if let Ok(mut line) = serde_json::to_string(report) {
-            line.push('\n');
-            let _ = self.0.write_all(line.as_bytes());
         }
     }
 }

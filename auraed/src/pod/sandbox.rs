@@ -14,10 +14,11 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
 use super::children::{Child, Children};
-use super::reaper::{GO, Plan, Report};
+use super::reaper::{Plan, Report};
 use super::sysctl::{self, SysctlError};
 use crate::cgroup::leaf::{LeafSpec, PodLeaf};
 use crate::cgroup::{CgroupError, Hierarchies, Hierarchy};
+use crate::helper::{self, GO};
 use crate::sys::{fd, mounts, process};
 
 /// How long making the namespaces may take.
@@ -213,10 +214,7 @@ impl Sandbox {
     async fn converse(&mut self, socket: StdUnixStream, plan: &Plan, maker: &Child) -> Result<Option<i32>, SandboxError> {
         socket.set_nonblocking(true).map_err(failed("prepare a socket"))?;
         let mut control = BufReader::new(UnixStream::from_std(socket).map_err(failed("prepare a socket"))?);
-        let text = serde_json::to_vec(plan).map_err(|error| failed("write the plan")(error.into()))?;
-        let length = u32::try_from(text.len()).map_err(|error| failed("write the plan")(io::Error::other(error)))?;
-        let mut message = length.to_be_bytes().to_vec();
-        message.extend_from_slice(&text);
+        let message = helper::message(plan).map_err(failed("write the plan"))?;
         control.write_all(&message).await.map_err(failed("instruct the reaper"))?;
         loop {
             match hear(&mut control, plan.pid).await? {

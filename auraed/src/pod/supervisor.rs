@@ -1,14 +1,17 @@
 //! The host's part of a pod: a task that owns the sandbox and ends the process.
 
+use std::future::Future;
 use std::path::PathBuf;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::children::Children;
 use super::container::Reply;
 use super::errors::PodError;
 use super::journal::Exit;
 use super::sandbox::{Pins, Sandbox, SandboxSpec};
 use super::{Place, Pod};
+use crate::cgroup::Hierarchies;
 use crate::cgroup::container::ContainerCgroup;
 
 /// A sandbox as it is answered.
@@ -24,15 +27,32 @@ enum Request {
     Shutdown(Reply<Vec<(String, Exit)>>),
 }
 
+/// What lives in the sandbox.
+pub trait Tenant: Send + 'static {
+    /// The sandbox is made.
+    fn settle(&mut self, place: Place);
+    /// Ends everything of the tenant; the containers that still ran, with what they ended with. After a failure it is as it was, and
+    /// the caller tries again.
+    fn evict(&mut self) -> impl Future<Output = Result<Vec<(String, Exit)>, PodError>> + Send;
+    /// The sandbox is gone.
+    fn finish(&mut self);
+}
+
 /// The supervisor as the service sees it. Cheap to clone.
 #[derive(Clone)]
 pub struct Supervisor(mpsc::Sender<Request>);
 
 impl Supervisor {
     /// Starts the task. `finished` is told when a shutdown is complete; `binary` is our own.
-    pub fn start(pod: Pod, binary: PathBuf, finished: oneshot::Sender<()>) -> Self {
+    pub fn start(
+        tenant: impl Tenant,
+        hierarchies: Hierarchies,
+        children: Children,
+        binary: PathBuf,
+        finished: oneshot::Sender<()>,
+    ) -> Self {
         let (sender, receiver) = mpsc::channel(4);
-        tokio::spawn(Task { pod, binary, sandbox: None }.run(receiver, finished));
+        tokio::spawn(Task { tenant, hierarchies, children, binary, sandbox: None }.run(receiver, finished));
         Self(sender)
     }
 
@@ -53,13 +73,15 @@ impl Supervisor {
     }
 }
 
-struct Task {
-    pod: Pod,
+struct Task<T> {
+    tenant: T,
+    hierarchies: Hierarchies,
+    children: Children,
     binary: PathBuf,
     sandbox: Option<Sandbox>,
 }
 
-impl Task {
+impl<T: Tenant> Task<T> {
     async fn run(mut self, mut requests: mpsc::Receiver<Request>, finished: oneshot::Sender<()>) {
         while let Some(request) = requests.recv().await {
             match request {
@@ -83,10 +105,9 @@ impl Task {
             return Err(PodError::OtherSandbox);
         }
         if self.sandbox.is_none() {
-            let shared = self.pod.shared();
-            let sandbox = Sandbox::create(spec, &shared.hierarchies, &shared.children, &self.binary).await?;
+            let sandbox = Sandbox::create(spec, &self.hierarchies, &self.children, &self.binary).await?;
             let cgroup = ContainerCgroup::at(sandbox.cgroup_directories().to_vec());
-            self.pod.set_place(Place { network: sandbox.pins.network.clone(), cgroup: Some(cgroup) });
+            self.tenant.settle(Place { network: sandbox.pins.network.clone(), cgroup: Some(cgroup) });
             self.sandbox = Some(sandbox);
         }
         match &self.sandbox {
@@ -95,11 +116,26 @@ impl Task {
         }
     }
 
-    /// A container that will not go leaves the sandbox as it is: the caller tries again.
+    /// A tenant that will not go leaves the sandbox as it is.
     async fn shut_down(&mut self) -> Result<Vec<(String, Exit)>, PodError> {
+        let exits = self.tenant.evict().await?;
+        if let Some(sandbox) = self.sandbox.take() {
+            sandbox.destroy().await;
+        }
+        self.tenant.finish();
+        Ok(exits)
+    }
+}
+
+impl Tenant for Pod {
+    fn settle(&mut self, place: Place) {
+        self.set_place(place);
+    }
+
+    async fn evict(&mut self) -> Result<Vec<(String, Exit)>, PodError> {
         let mut deletions = tokio::task::JoinSet::new();
-        for id in self.pod.close() {
-            let pod = self.pod.clone();
+        for id in self.close() {
+            let pod = self.clone();
             deletions.spawn(async move {
                 let result = pod.delete(&id).await;
                 (id, result)
@@ -112,14 +148,16 @@ impl Task {
                 Err(error) => failure = Some(error),
             }
         }
-        if let Some(error) = failure {
-            self.pod.reopen();
-            return Err(error);
+        match failure {
+            Some(error) => {
+                self.reopen();
+                Err(error)
+            }
+            None => Ok(exits),
         }
-        if let Some(sandbox) = self.sandbox.take() {
-            sandbox.destroy().await;
-        }
-        self.pod.journal().close();
-        Ok(exits)
+    }
+
+    fn finish(&mut self) {
+        self.journal().close();
     }
 }

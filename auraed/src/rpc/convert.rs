@@ -7,10 +7,15 @@ use crate::api::pod::v0 as api;
 use crate::pod::errors::PodError;
 use crate::pod::journal::{Exit, Phase, View};
 
-/// A container id as it becomes a file name: 1 to 128 letters, digits, `_`, `-` and `.`, beginning with one of the first two.
-pub fn container_id(id: String) -> Result<String, PodError> {
+/// Whether it can become a file name: 1 to 128 letters, digits, `_`, `-` and `.`, beginning with one of the first two.
+pub fn is_container_id(id: &str) -> bool {
     let plain = id.chars().all(|character| character.is_ascii_alphanumeric() || matches!(character, '_' | '-' | '.'));
-    if plain && id.len() <= 128 && id.starts_with(|first: char| first.is_ascii_alphanumeric()) {
+    plain && id.len() <= 128 && id.starts_with(|first: char| first.is_ascii_alphanumeric())
+}
+
+/// A container id, checked.
+pub fn container_id(id: String) -> Result<String, PodError> {
+    if is_container_id(&id) {
         call::about_container(&id);
         Ok(id)
     } else {

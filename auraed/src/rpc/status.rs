@@ -4,27 +4,58 @@ use tonic::{Code, Status};
 
 use super::call;
 use crate::cgroup::CgroupError;
+use crate::fs::client::FsError;
 use crate::init::errors::GuestError;
 use crate::pod::errors::PodError;
 use crate::pod::sandbox::SandboxError;
+use crate::vm::errors::VmError;
 
 /// Logs a failure, once, and says it to the caller. In a call that is logged, its line has the reason.
 pub fn status(error: PodError) -> Status {
-    refusal(code(&error), &error)
+    told(code(&error), &error)
 }
 
 /// The same for what only a guest is asked.
 pub fn guest_status(error: GuestError) -> Status {
-    refusal(guest_code(&error), &error)
+    told(guest_code(&error), &error)
 }
 
-fn refusal(code: Code, error: &(impl std::error::Error + ToString)) -> Status {
+/// The same for what the VM answers.
+pub fn vm_status(error: VmError) -> Status {
+    told(vm_code(&error), &error)
+}
+
+fn told(code: Code, error: &(impl std::error::Error + ToString)) -> Status {
     match code {
         _ if call::failed_with(error) => {}
         Code::Internal => tracing::error!(%error, "a call failed"),
         _ => tracing::debug!(%error, "a call was refused"),
     }
     Status::new(code, error.to_string())
+}
+
+fn vm_code(error: &VmError) -> Code {
+    match error {
+        VmError::Invalid { .. } => Code::InvalidArgument,
+        VmError::NoSandbox | VmError::Interfaces { .. } => Code::FailedPrecondition,
+        VmError::OtherVm | VmError::OtherLog { .. } | VmError::OtherLayer { .. } => Code::AlreadyExists,
+        VmError::NotStarted | VmError::Ended { .. } | VmError::ShuttingDown => Code::Unavailable,
+        VmError::TooMany { .. } => Code::ResourceExhausted,
+        VmError::Volumes(error) => fs_code(error),
+        VmError::Pod(error) => self::code(error),
+        VmError::Cgroup(error) => cgroup_code(error),
+        VmError::Launch { .. } | VmError::Io { .. } | VmError::Netlink { .. } | VmError::LogFile(_) => Code::Internal,
+    }
+}
+
+fn fs_code(error: &FsError) -> Code {
+    match error {
+        FsError::Name(_) => Code::InvalidArgument,
+        FsError::Taken { .. } => Code::AlreadyExists,
+        FsError::Full { .. } => Code::ResourceExhausted,
+        FsError::Ended(_) => Code::Unavailable,
+        FsError::Start(_) | FsError::Share { .. } | FsError::Unshare { .. } => Code::Internal,
+    }
 }
 
 fn code(error: &PodError) -> Code {
@@ -53,7 +84,7 @@ fn guest_code(error: &GuestError) -> Code {
         GuestError::Missing { .. } => Code::FailedPrecondition,
         GuestError::Ending => Code::Unavailable,
         GuestError::Sandbox(error) => sandbox_code(error),
-        GuestError::Io { .. } | GuestError::Network { .. } => Code::Internal,
+        GuestError::Io { .. } | GuestError::Network { .. } | GuestError::Volumes(_) => Code::Internal,
     }
 }
 

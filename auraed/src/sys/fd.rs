@@ -1,10 +1,10 @@
 //! Descriptors: pipes, flags, descriptor passing, terminal size.
 
-use std::io::{self, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use tokio::io::unix::AsyncFd;
 
 /// A pipe, read end first; both ends close on exec.
@@ -27,11 +27,19 @@ pub fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     Ok(nix::unistd::write(fd, bytes)?)
 }
 
-/// Receives one descriptor sent with SCM_RIGHTS.
+/// Receives one descriptor sent with SCM_RIGHTS. More than one is against the protocol; those beyond the first are closed.
 pub fn receive_fd(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let mut payload = [0u8; 4096];
-    let mut slices = [IoSliceMut::new(&mut payload)];
-    let mut control = nix::cmsg_space!([RawFd; 4]);
+    let received = receive_fds(socket, &mut [0u8; 4096])?.1;
+    received.into_iter().next().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no descriptor in the message"))
+}
+
+/// Most descriptors of one message.
+const MAX_PASSED: usize = 8;
+
+/// Receives bytes and the descriptors that were sent with them.
+pub fn receive_fds(socket: BorrowedFd<'_>, payload: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let mut slices = [IoSliceMut::new(payload)];
+    let mut control = nix::cmsg_space!([RawFd; MAX_PASSED]);
     let message = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC)?;
     let mut received = Vec::new();
     for part in message.cmsgs()? {
@@ -42,8 +50,48 @@ pub fn receive_fd(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
             }
         }
     }
-    // More than one is against the protocol; those beyond the first are closed by being dropped.
-    received.into_iter().next().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no descriptor in the message"))
+    Ok((message.bytes, received))
+}
+
+/// Sends a byte with descriptors.
+pub fn send_fds(socket: BorrowedFd<'_>, byte: u8, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&[byte])], &[ControlMessage::ScmRights(&raw)], MsgFlags::MSG_NOSIGNAL, None)?;
+    Ok(())
+}
+
+/// Gives the descriptors the numbers from `first` on, open across exec, and standard input and output /dev/null and standard error. What
+/// else is open will close on exec. Only for a process that is about to execute another program.
+pub fn arrange_for_exec(descriptors: Vec<OwnedFd>, first: RawFd) -> io::Result<()> {
+    /// Above every number that is about to be given.
+    const ASIDE: RawFd = 64;
+    let aside = descriptors.iter().map(|descriptor| fcntl(descriptor, FcntlArg::F_DUPFD_CLOEXEC(ASIDE))).collect::<Result<Vec<_>, _>>()?;
+    drop(descriptors);
+    let null = std::fs::File::options().read(true).open("/dev/null")?;
+    nix::unistd::dup2_stdin(&null)?;
+    drop(null);
+    nix::unistd::dup2_stdout(io::stderr())?;
+    let last = first + i32::try_from(aside.len()).map_err(io::Error::other)?;
+    // SAFETY: no owner of a descriptor whose number is taken over is used or dropped after this: the caller only executes another program,
+    // or reports a failure on a descriptor above and ends.
+    let marked = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if marked < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    for (number, descriptor) in (first..last).zip(aside) {
+        // SAFETY: as above.
+        if unsafe { libc::dup2(descriptor, number) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// The same open file with a number above those that `arrange_for_exec` gives.
+pub fn lifted(descriptor: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let number = fcntl(descriptor, FcntlArg::F_DUPFD_CLOEXEC(128))?;
+    // SAFETY: the kernel has just made this descriptor for us and nobody else knows its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// TIOCSWINSZ on a terminal's master.

@@ -11,3 +11,4 @@ pub mod mounts;
 pub mod namespace;
 pub mod process;
 pub mod seal;
+pub mod tap;

@@ -1,7 +1,9 @@
 //! Mounts of a pod, and of a guest.
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -78,4 +80,60 @@ pub fn restrict(tree: BorrowedFd<'_>, access: Access) -> io::Result<()> {
 /// Attaches a detached tree at `target`, whose last part is not followed when it is a symbolic link.
 pub fn attach(tree: BorrowedFd<'_>, target: &Path) -> io::Result<()> {
     Ok(rustix::mount::move_mount(tree, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
+}
+
+/// Binds `source` with everything mounted below it on `target`.
+pub fn bind_recursively(source: &Path, target: &Path) -> io::Result<()> {
+    let nothing: Option<&str> = None;
+    Ok(mount(Some(source), target, nothing, MsFlags::MS_BIND | MsFlags::MS_REC, nothing)?)
+}
+
+/// A small tmpfs for mount points and little else.
+pub fn small_tmpfs(target: &Path, flags: MsFlags, options: &str) -> io::Result<()> {
+    Ok(mount(Some("tmpfs"), target, Some("tmpfs"), flags, Some(options))?)
+}
+
+/// What may be done with a mount, beside reading and executing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rights {
+    /// Neither writing nor devices nor set-user-id programs.
+    ReadOnly,
+    /// Writing, but no programs and no devices.
+    Data,
+}
+
+/// Limits the mount on `target` and everything mounted below it.
+pub fn limit(target: &Path, rights: Rights) -> io::Result<()> {
+    let common = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+    let set = common
+        | match rights {
+            Rights::ReadOnly => libc::MOUNT_ATTR_RDONLY,
+            Rights::Data => libc::MOUNT_ATTR_NOEXEC,
+        };
+    let attributes = MountAttributes { set, clear: 0, propagation: 0, user_namespace: 0 };
+    let path = CString::new(target.as_os_str().as_bytes())?;
+    // SAFETY: the path and the attributes outlive the call, and the size given is theirs.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            libc::AT_RECURSIVE,
+            &raw const attributes,
+            size_of::<MountAttributes>(),
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// A bind mount of `source` that is nowhere yet: it can be carried into another mount namespace.
+pub fn detached(source: &Path) -> io::Result<OwnedFd> {
+    Ok(rustix::mount::open_tree(CWD, source, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?)
+}
+
+/// Nothing can be made in the root file system any more; what is mounted below it stays as it is.
+pub fn seal_root() -> io::Result<()> {
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | MsFlags::MS_NOSUID;
+    let nothing: Option<&str> = None;
+    Ok(mount(nothing, "/", nothing, flags, nothing)?)
 }

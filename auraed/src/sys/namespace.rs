@@ -39,10 +39,26 @@ pub fn enter_network(namespace: BorrowedFd<'_>) -> io::Result<()> {
     Ok(setns(namespace, CloneFlags::CLONE_NEWNET)?)
 }
 
-/// Moves the calling thread into the mount namespace of a process, its root and working directory with it; for threads that end afterwards.
-pub fn enter_mounts(process: BorrowedFd<'_>) -> io::Result<()> {
+/// Moves the calling thread into a mount namespace, at its root; for threads that end afterwards.
+pub fn enter_mounts(namespace: BorrowedFd<'_>) -> io::Result<()> {
+    // What a thread shares with others of its root and directory keeps it out.
     unshare(CloneFlags::CLONE_FS)?;
-    Ok(setns(process, CloneFlags::CLONE_NEWNS)?)
+    Ok(setns(namespace, CloneFlags::CLONE_NEWNS)?)
+}
+
+/// The process gets a mount namespace of its own, from which nothing gets out and into which nothing comes.
+pub fn make_private_mounts() -> io::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    let nothing: Option<&str> = None;
+    Ok(mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing)?)
+}
+
+/// Makes the mount on `root` the root of the process's mount namespace, and takes every other away.
+pub fn pivot_into(root: &Path) -> io::Result<()> {
+    nix::unistd::chdir(root)?;
+    nix::unistd::pivot_root(".", ".")?;
+    umount2(".", MntFlags::MNT_DETACH)?;
+    Ok(nix::unistd::chdir("/")?)
 }
 
 /// Becomes root of the user namespace it is in; supplementary groups are given up where the mapping lets it.
@@ -135,15 +151,11 @@ pub fn enter_root_with_own_proc() -> io::Result<()> {
 
 /// A mount namespace of its own whose only mount is an empty, read-only file system. `anchor` is any directory.
 pub fn enter_empty_root(anchor: &Path) -> io::Result<()> {
-    unshare(CloneFlags::CLONE_NEWNS)?;
+    make_private_mounts()?;
     let nothing: Option<&str> = None;
-    mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing)?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("tmpfs"), anchor, Some("tmpfs"), flags, Some("size=4k,mode=0555"))?;
-    nix::unistd::chdir(anchor)?;
-    nix::unistd::pivot_root(".", ".")?;
-    umount2(".", MntFlags::MNT_DETACH)?;
-    nix::unistd::chdir("/")?;
+    pivot_into(anchor)?;
     mount(nothing, "/", nothing, MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | flags, nothing)?;
     Ok(())
 }
@@ -161,4 +173,30 @@ pub fn drop_capabilities() -> io::Result<()> {
     // SAFETY: the header and the two data structures of version 3 (six words) outlive the call.
     let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Gives up every capability for good, also for programs that would bring some along.
+pub fn drop_bounding_set() -> io::Result<()> {
+    for capability in 0..64 {
+        // SAFETY: plain integers.
+        if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } < 0 {
+            return match io::Error::last_os_error() {
+                // Beyond the last one that the kernel knows.
+                error if error.raw_os_error() == Some(libc::EINVAL) && capability > 0 => Ok(()),
+                error => Err(error),
+            };
+        }
+    }
+    Ok(())
+}
+
+/// Becomes this user and group, without any other group, with nothing that would ever let it be more.
+pub fn become_powerless(uid: u32, gid: u32) -> io::Result<()> {
+    drop_bounding_set()?;
+    let (user, group) = (nix::unistd::Uid::from_raw(uid), nix::unistd::Gid::from_raw(gid));
+    nix::unistd::setgroups(&[])?;
+    nix::unistd::setresgid(group, group, group)?;
+    nix::unistd::setresuid(user, user, user)?;
+    drop_capabilities()?;
+    Ok(nix::sys::prctl::set_no_new_privs()?)
 }

@@ -37,9 +37,14 @@ pub struct TestPod {
 
 /// Starts `auraed pod` and waits until it says that it listens.
 pub fn start(dir: &Path) -> Child {
+    start_as("pod", dir)
+}
+
+/// The same for any supervisor.
+pub fn start_as(way: &str, dir: &Path) -> Child {
     let log = fs::File::create(dir.join("auraed.log")).unwrap();
     let mut process = Command::new(AURAED)
-        .arg("pod")
+        .arg(way)
         .arg("--dir")
         .arg(dir)
         .args(["--log-level", "debug"])

@@ -5,24 +5,47 @@ mod logs;
 mod mount_layers;
 mod set_clock;
 
+use tonic::body::Body;
+use tonic::codegen::{Service, http};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::pod::Outgoing;
+use super::pod::{Outgoing, PodRpc, pod_server};
 use super::status::guest_status;
+use super::{Answer, MAX_MESSAGE_BYTES, Serve, method};
 use crate::api::guest::v0 as api;
-use crate::api::guest::v0::guest_service_server::GuestService;
+use crate::api::guest::v0::guest_service_server::{GuestService, GuestServiceServer, SERVICE_NAME as GUEST};
+use crate::api::pod::v0::pod_service_server::PodServiceServer;
 use crate::init::guest::Guest;
 use crate::io::log_relay::LogRelay;
+use crate::pod::Pod;
+
+/// What `auraed init` serves. Cheap to clone.
+#[derive(Clone)]
+pub struct GuestServices {
+    pod: PodServiceServer<PodRpc>,
+    guest: GuestServiceServer<GuestRpc>,
+}
+
+impl GuestServices {
+    pub fn new(pod: Pod, guest: Guest, logs: LogRelay) -> Self {
+        let guest = GuestServiceServer::new(GuestRpc { guest, logs }).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        Self { pod: pod_server(pod), guest }
+    }
+}
+
+impl Serve for GuestServices {
+    fn serve(&self, request: http::Request<Body>) -> Answer {
+        match method(request.uri().path()) {
+            (GUEST, _) => self.guest.clone().call(request),
+            // Answers Unimplemented to what it does not know.
+            _ => self.pod.clone().call(request),
+        }
+    }
+}
 
 pub struct GuestRpc {
     guest: Guest,
     logs: LogRelay,
-}
-
-impl GuestRpc {
-    pub fn new(guest: Guest, logs: LogRelay) -> Self {
-        Self { guest, logs }
-    }
 }
 
 #[tonic::async_trait]

@@ -5,12 +5,11 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::Outgoing;
 use crate::api::pod::v0 as api;
-use crate::pod::Pod;
-use crate::pod::journal::{Event, Kind};
+use crate::pod::journal::{Event, Journal, Kind};
 use crate::rpc::convert::container;
 
-pub fn serve(pod: &Pod, request: api::EventsRequest) -> Outgoing<api::Event> {
-    let journal = pod.journal().clone();
+pub fn serve(journal: &Journal, request: api::EventsRequest) -> Outgoing<api::Event> {
+    let journal = journal.clone();
     // One in hand: what is not yet wanted stays in the journal.
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {

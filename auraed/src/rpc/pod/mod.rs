@@ -1,14 +1,14 @@
 //! The pod contract: containers.
 
-mod acknowledge_events;
+pub(super) mod acknowledge_events;
 mod attach;
 mod create_container;
 mod delete_container;
-mod events;
+pub(super) mod events;
 mod exec;
 mod exec_sync;
 mod hello;
-mod list_containers;
+pub(super) mod list_containers;
 mod port_forward;
 mod prepare_container;
 mod reopen_log;
@@ -21,24 +21,52 @@ mod update_container;
 use std::pin::Pin;
 
 use tokio_stream::Stream;
+use tonic::body::Body;
+use tonic::codegen::{Service, http};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::status::status;
+use super::supervisor::SupervisorRpc;
+use super::{Answer, MAX_MESSAGE_BYTES, Serve, method};
 use crate::api::pod::v0 as api;
-use crate::api::pod::v0::pod_service_server::PodService;
+use crate::api::pod::v0::pod_service_server::{PodService, PodServiceServer};
+use crate::api::supervisor::v0::supervisor_service_server::{SERVICE_NAME as SUPERVISOR, SupervisorServiceServer};
 use crate::pod::Pod;
+use crate::pod::supervisor::Supervisor;
 
 /// What a streaming call answers with.
 pub type Outgoing<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-pub struct PodRpc {
-    pod: Pod,
+/// What `auraed pod` serves. Cheap to clone.
+#[derive(Clone)]
+pub struct PodServices {
+    pod: PodServiceServer<PodRpc>,
+    supervisor: SupervisorServiceServer<SupervisorRpc>,
 }
 
-impl PodRpc {
-    pub fn new(pod: Pod) -> Self {
-        Self { pod }
+impl PodServices {
+    pub fn new(pod: Pod, supervisor: Supervisor) -> Self {
+        Self { pod: pod_server(pod), supervisor: SupervisorServiceServer::new(SupervisorRpc::new(supervisor)) }
     }
+}
+
+/// The pod contract, with room for ExecSync's answers.
+pub fn pod_server(pod: Pod) -> PodServiceServer<PodRpc> {
+    PodServiceServer::new(PodRpc { pod }).max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+impl Serve for PodServices {
+    fn serve(&self, request: http::Request<Body>) -> Answer {
+        match method(request.uri().path()) {
+            (SUPERVISOR, _) => self.supervisor.clone().call(request),
+            // Answers Unimplemented to what it does not know.
+            _ => self.pod.clone().call(request),
+        }
+    }
+}
+
+pub struct PodRpc {
+    pod: Pod,
 }
 
 #[tonic::async_trait]
@@ -91,7 +119,7 @@ impl PodService for PodRpc {
     }
 
     async fn list_containers(&self, request: Request<api::ListContainersRequest>) -> Result<Response<api::ListContainersResponse>, Status> {
-        list_containers::serve(&self.pod, request.into_inner()).await.map(Response::new).map_err(status)
+        list_containers::serve(self.pod.journal(), request.into_inner()).await.map(Response::new).map_err(status)
     }
 
     async fn stats(&self, request: Request<api::StatsRequest>) -> Result<Response<api::StatsResponse>, Status> {
@@ -106,13 +134,13 @@ impl PodService for PodRpc {
         &self,
         request: Request<api::AcknowledgeEventsRequest>,
     ) -> Result<Response<api::AcknowledgeEventsResponse>, Status> {
-        acknowledge_events::serve(&self.pod, request.into_inner()).await.map(Response::new).map_err(status)
+        acknowledge_events::serve(self.pod.journal(), request.into_inner()).await.map(Response::new).map_err(status)
     }
 
     type EventsStream = Outgoing<api::Event>;
 
     async fn events(&self, request: Request<api::EventsRequest>) -> Result<Response<Self::EventsStream>, Status> {
-        Ok(Response::new(events::serve(&self.pod, request.into_inner())))
+        Ok(Response::new(events::serve(self.pod.journal(), request.into_inner())))
     }
 
     type ExecStream = Outgoing<api::StreamOutput>;

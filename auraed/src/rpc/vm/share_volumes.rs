@@ -1,0 +1,16 @@
+//! ShareVolumes.
+
+use crate::api::supervisor::v0 as api;
+use crate::fs::client::{Access, Share};
+use crate::vm::errors::VmError;
+use crate::vm::machine::Vm;
+
+pub async fn serve(vm: &Vm, request: api::ShareVolumesRequest) -> Result<api::ShareVolumesResponse, VmError> {
+    vm.share(request.volumes.into_iter().map(share).collect()).await?;
+    Ok(api::ShareVolumesResponse {})
+}
+
+fn share(volume: api::Volume) -> Share {
+    let access = if volume.read_only { Access::ReadOnly } else { Access::ReadWrite };
+    Share { name: volume.name, host_path: volume.host_path.into(), access }
+}
