@@ -1,5 +1,5 @@
 import { createHash, type Hash } from "node:crypto";
-import { closeSync, fstatSync, openSync, rmSync } from "node:fs";
+import { closeSync, fchmodSync, fstatSync, openSync, rmSync } from "node:fs";
 
 import { BlobFile } from "./blob-file.ts";
 import { asDigest, type Digest } from "./digest.ts";
@@ -41,6 +41,8 @@ export async function buildLayer(job: LayerJob, source: AsyncIterable<Buffer>): 
   let fd: number | undefined;
   try {
     fd = openSync(job.path, "wx", 0o600);
+    // A microVM's QEMU reads it as a user of its own. Others are kept out by the directory.
+    fchmodSync(fd, 0o444);
     return await writeLayer(job, source, fd);
   } catch (error) {
     rmSync(job.path, { force: true });

@@ -53,7 +53,7 @@ export class Layers implements AsyncDisposable {
 
   /** Reads the records, drops those whose blob is gone or cut, deletes files that have none. */
   async open(): Promise<void> {
-    await mkdir(this.#dir, { recursive: true, mode: 0o711 });
+    await mkdir(this.#dir, { recursive: true, mode: 0o700 });
     for (const { id, value } of await this.#store.list("layer")) {
       const record = recordSchema.safeParse(value);
       if (isDigest(id) && record.success && (await sizeOf(this.blobPath(id))) === record.data.blobBytes) this.#records.set(id, record.data);

@@ -96,9 +96,9 @@ export class MicrovmRealm implements Realm {
   }
 }
 
-/** A layer's name in QEMU and in the guest. */
+/** A layer's name in QEMU and in the guest: its digest without the algorithm. */
 function layerName(diffId: string): string {
-  return diffId.replace(":", "-");
+  return diffId.slice(diffId.indexOf(":") + 1);
 }
 
 function volumeName({ id }: Container, index: number): string {

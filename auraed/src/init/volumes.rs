@@ -13,6 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use rustix::fs::{AtFlags, CWD, StatxFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::fs::messages::{Inbox, MAX_BYTES};
@@ -118,8 +119,9 @@ fn host_is_there(port: &File) -> bool {
 
 /// The kernel's limit for a file system without a disk is 128 KiB.
 fn raise_read_ahead(target: &Path) -> io::Result<()> {
-    let device = rustix::fs::stat(target)?.st_dev;
-    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    // Without asking the file system: nobody may be serving it yet.
+    let found = rustix::fs::statx(CWD, target, AtFlags::STATX_DONT_SYNC, StatxFlags::empty())?;
+    let (major, minor) = (found.stx_dev_major, found.stx_dev_minor);
     fs::write(format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb"), READ_AHEAD_KIB)
 }
 

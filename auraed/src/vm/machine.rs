@@ -103,7 +103,7 @@ impl Vm {
             messages: Tail::new(MESSAGES_BYTES),
             state: Arc::default(),
         };
-        let task = Task { vm: vm.clone(), anchor: dir.join("vm"), children, hierarchies, binary, place: None, life: Life::NotStarted };
+        let task = Task { vm: vm.clone(), anchor: dir.join("root"), children, hierarchies, binary, place: None, life: Life::NotStarted };
         tokio::spawn(task.run(receiver));
         vm
     }
