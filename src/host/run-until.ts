@@ -6,6 +6,8 @@ export interface RunUntilOptions {
   readonly timeoutMs: number;
   /** Looked for in each whole line of stdout. */
   readonly sign: RegExp;
+  /** The program finds so many streams open from descriptor 3 on; what it writes there is dropped. Default 0. */
+  readonly streams?: number;
   /** Of stdout and of stderr each, the newest. Default 16 KiB. */
   readonly tailBytes?: number;
 }
@@ -31,7 +33,7 @@ const MAX_LINE_BYTES = 4096;
 export async function runUntil(command: Command, options: RunUntilOptions): Promise<Watched> {
   if (options.signal.aborted) throw abortedError(command.file, options.signal);
   const startedAtMs = performance.now();
-  const child = start(command, options.timeoutMs);
+  const child = start(command, options);
   const { promise, resolve, reject } = Promise.withResolvers<Watched["outcome"]>();
   const tailBytes = options.tailBytes ?? 16 << 10;
   const stdout = new Tail(tailBytes);
@@ -42,6 +44,7 @@ export async function runUntil(command: Command, options: RunUntilOptions): Prom
     lines.add(chunk);
   });
   child.stderr?.on("data", (chunk: Buffer) => stderr.add(chunk));
+  for (const stream of child.stdio.slice(3)) stream?.on("error", () => {}).on("data", () => {});
   child.once("error", (error) => reject(spawnError(command, error)));
   const closed = new Promise<void>((done) => child.once("close", () => done()));
   void closed.then(() => resolve("ended"));
@@ -66,15 +69,16 @@ export async function runUntil(command: Command, options: RunUntilOptions): Prom
 /** Some time after our own deadline, which is the one that counts. */
 const GRACE_MS = 5_000;
 
-function start(command: Command, timeoutMs: number): ChildProcess {
+function start(command: Command, { timeoutMs, streams = 0 }: RunUntilOptions): ChildProcess {
   const seconds = Math.ceil((timeoutMs + GRACE_MS) / 1000);
   try {
-    // In the foreground of its own session, so that one process group holds both.
-    return spawn("timeout", ["--foreground", "--signal=KILL", `${seconds}`, command.file, ...(command.args ?? [])], {
+    // In the foreground of its own session, so that one process group holds all. A crash leaves no core file, wherever the host would put it.
+    const guard = ["-c", 'ulimit -c 0; exec timeout --foreground --signal=KILL "$@"', "sh", `${seconds}`];
+    return spawn("/bin/sh", [...guard, command.file, ...(command.args ?? [])], {
       ...(command.cwd === undefined ? {} : { cwd: command.cwd }),
       env: { PATH: "/usr/local/bin:/usr/bin:/bin", ...command.env },
       detached: true,
-      stdio: ["ignore", "pipe", "pipe"],
+      stdio: ["ignore", "pipe", "pipe", ...Array.from({ length: streams }, () => "pipe" as const)],
     });
   } catch (error) {
     throw spawnError(command, error);

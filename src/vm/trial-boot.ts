@@ -28,7 +28,8 @@ export async function bootTrial(
   const machine: MachineDescription = { accelerator, memoryMib: TRIAL_MEMORY_MIB, vcpus: 1 };
   const args = qemuArgs(machine, trialWiring(parts), files.kernelArguments);
   const { signal, timeoutMs } = options;
-  const watched = await runUntil({ file: qemu.path, args, cwd: "/" }, { signal, timeoutMs, sign: SIGN, tailBytes: CONSOLE_TAIL_BYTES });
+  const watch = { signal, timeoutMs, sign: SIGN, streams: 1, tailBytes: CONSOLE_TAIL_BYTES };
+  const watched = await runUntil({ file: qemu.path, args, cwd: "/" }, watch);
   return judge(watched, parts, timeoutMs);
 }
 
@@ -37,7 +38,8 @@ function trialWiring({ files }: BootParts): Wiring {
   return {
     paths: { kernel: kernel.path, initrd: initrd.path, modules: modules.path, scratch: undefined, qmp: undefined },
     console: { kind: "stdio" },
-    control: { kind: "nobody" },
+    // Somebody is there, who says nothing: that is when the guest's auraed serves.
+    control: { kind: "fd", fd: 3 },
     volumes: { kind: "nobody" },
     tapFd: undefined,
   };
@@ -66,8 +68,15 @@ function remedy(accelerator: "kvm" | "tcg"): string {
   return "KVM does not work here: where the node is a virtual machine, its hypervisor must offer full nested virtualization, else dmesg may tell more; `aurae-cri check --full` tries it again";
 }
 
+/** What a kernel prints after a panic tells an operator nothing. */
 function lastLines(who: string, text: string): string {
-  const lines = text.split("\n").slice(-LINES_TOLD).join(" | ").slice(-MAX_TOLD);
+  const all = text.split("\n");
+  const panic = all.findIndex((line) => line.includes("Kernel panic"));
+  const lines = all
+    .slice(0, panic === -1 ? all.length : panic + 1)
+    .slice(-LINES_TOLD)
+    .join(" | ")
+    .slice(-MAX_TOLD);
   return lines === "" ? "" : `${who}: ${lines}`;
 }
 
