@@ -204,12 +204,12 @@ const lacking: readonly (readonly [string, (bed: Bed) => Promise<Partial<VmOptio
   ["no QEMU", async () => ({ qemuPath: "/nowhere/qemu" }), /QEMU, \/nowhere\/qemu: not found: install it.*vm\.qemu_path/],
   [
     "an old QEMU",
-    async (bed) => ({ qemuPath: await program(bed, "echo 'QEMU emulator version 6.2.0'") }),
+    async (bed) => ({ qemuPath: await anotherQemu(bed, "echo 'QEMU emulator version 6.2.0'") }),
     /QEMU 6\.2\.0, and a microVM needs 7\.2 or newer/,
   ],
   [
     "a QEMU that is none",
-    async (bed) => ({ qemuPath: await program(bed, "echo 'no library' >&2; exit 127") }),
+    async (bed) => ({ qemuPath: await anotherQemu(bed, "echo 'no library' >&2; exit 127") }),
     /does not tell its version: no library/,
   ],
   ["no guest", async () => ({ guestDir: "/nowhere/guest" }), /manifest\.json: not found: run `make guest`/],
@@ -227,7 +227,7 @@ for (const [name, change, message] of lacking) {
   });
 }
 
-async function program(bed: Bed, shell: string): Promise<string> {
+async function anotherQemu(bed: Bed, shell: string): Promise<string> {
   const path = join(bed.path, "another-qemu");
   await writeFile(path, `#!/bin/sh\n${shell}\n`, { mode: 0o755 });
   return path;
