@@ -36,7 +36,7 @@ export async function findBootParts(
   // In the order in which an operator would mend them.
   const qemu = await identifyQemu(options.qemuPath, wait);
   const files = await loadGuestFiles(options.guestDir, wait);
-  const accelerator = options.accelerator === "tcg" ? await emulation() : await kvm();
+  const accelerator = options.accelerator === "tcg" ? await emulation() : await kvm(options.kvmPath);
   return { accelerator, qemu, files };
 }
 
@@ -85,10 +85,10 @@ async function emulation(): Promise<Accelerator> {
 }
 
 /** That the device opens proves little, that it does not proves all. */
-async function kvm(): Promise<Accelerator> {
-  const failure = await openFailure("/dev/kvm");
+async function kvm(device: string): Promise<Accelerator> {
+  const failure = await openFailure(device);
   if (failure === undefined) return { kind: "kvm" };
-  const what = `no KVM on this node: /dev/kvm cannot be opened (${failure})`;
+  const what = `no KVM on this node: ${device} cannot be opened (${failure})`;
   if (failure !== "ENOENT") throw unavailable(`${what}: run the daemon as root, with access to the device`);
   const extension = await virtualizationExtension();
   if (extension !== undefined) throw unavailable(`${what}: load the module, modprobe ${extension === "vmx" ? "kvm_intel" : "kvm_amd"}`);

@@ -83,7 +83,7 @@ for (const [name, start, skip] of [
       assert.match(error.message, /^QEMU refuses no-such-thing: The command no-such-thing has not been found$/);
       return true;
     });
-    assert.deepEqual((await qmp.execute("query-status", {}, { signal })) as object, answers[0]);
+    assert.deepEqual(await qmp.execute("query-status", {}, { signal }), answers[0]);
     qmp.execute("quit", {}, { signal }).catch(() => {});
     while (events.length === 0) await sleep(5, undefined, { signal });
     assert.deepEqual([events[0]?.name, events[0]?.data["reason"]], ["SHUTDOWN", "host-qmp-quit"]);

@@ -57,6 +57,8 @@ export class QmpClient implements Disposable {
   static async connect(path: string, options: QmpOptions): Promise<QmpClient> {
     const socket = await dial(path, options.signal);
     const client = new QmpClient(socket, options.onEvent);
+    // An end of the connection rejects it also when nobody waits for a greeting any more.
+    client.#greeted.promise.catch(() => {});
     socket.on("data", (chunk: Buffer) => client.#read(chunk));
     socket.on("error", (error) => client.#close(closedError(error)));
     socket.on("close", () => client.#close(closedError()));
@@ -144,8 +146,6 @@ export class QmpClient implements Disposable {
     this.#socket.destroy();
     this.#buffered = [];
     this.#greeted.reject(error);
-    // Nobody may be waiting for a greeting any more.
-    this.#greeted.promise.catch(() => {});
     for (const call of this.#calls.values()) call.reject(error);
     this.#calls.clear();
   }

@@ -1,3 +1,4 @@
+import { stat } from "node:fs/promises";
 import { sleep, untilAborted } from "../lib/abort.ts";
 import { messageOf } from "../lib/coded-error.ts";
 import type { Log } from "../lib/log.ts";
@@ -82,12 +83,22 @@ export class NodeVirtualization implements Virtualization, AsyncDisposable {
         const { report, parts, nextLookMs } = await this.#look(signal);
         this.#enter(report, parts);
         if (nextLookMs === undefined) return;
-        await sleep(nextLookMs, signal);
+        await this.#pause(nextLookMs, signal);
       }
     } catch (error) {
       if (signal.aborted) return;
       // Nothing that was foreseen: no pod may wait for a verdict that never comes.
       this.#enter({ state: "unavailable", message: `virtualization cannot be examined: ${messageOf(error)}`, consoleTail: "" }, undefined);
+    }
+  }
+
+  /** Ends early when another process has kept a verdict. */
+  async #pause(durationMs: number, signal: AbortSignal): Promise<void> {
+    const { verdictFile, noticeMs } = this.#options;
+    const before = await readChangeTime(verdictFile);
+    for (let restMs = durationMs; restMs > 0; restMs -= noticeMs) {
+      await sleep(Math.min(restMs, noticeMs), signal);
+      if ((await readChangeTime(verdictFile)) !== before) return;
     }
   }
 
@@ -136,6 +147,11 @@ export class NodeVirtualization implements Virtualization, AsyncDisposable {
     if (next.state === "available") this.#log.info("microVMs are available", { accelerator: next.accelerator, detail: next.message });
     else this.#log.warn("microVMs are not available", { detail: next.message });
   }
+}
+
+/** Undefined when there is no such file. */
+async function readChangeTime(file: string): Promise<number | undefined> {
+  return (await stat(file).catch(() => undefined))?.mtimeMs;
 }
 
 export function reportOf(outcome: TrialOutcome, accelerator: "kvm" | "tcg"): Settled {
