@@ -102,7 +102,11 @@ impl Drop for Guest {
     fn drop(&mut self) {
         let server = self.server.clone();
         wait(async move { server.stop().await });
-        let _ = umount2(&self.guest(""), MntFlags::MNT_FORCE | MntFlags::MNT_DETACH);
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let targets = table.lines().filter_map(|line| line.split(' ').nth(4)).map(Path::new);
+        for target in targets.filter(|target| target.starts_with(self.dir.path())).collect::<Vec<_>>().into_iter().rev() {
+            let _ = umount2(target, MntFlags::MNT_FORCE | MntFlags::MNT_DETACH);
+        }
     }
 }
 
@@ -377,7 +381,7 @@ fn all_or_nothing_is_shared() {
 fn the_sandbox_holds_the_volumes_alone() {
     let guest = Guest::start();
     guest.share("data", Access::ReadWrite);
-    let server = child_called_fs(&guest);
+    let server = PathBuf::from(format!("/proc/{}", guest.server.pid()));
     let read = |name: &str| fs::read_to_string(server.join(name)).unwrap();
     let mounts = read("mountinfo");
     let mut targets: Vec<_> = mounts.lines().map(|line| line.split(' ').nth(4).unwrap()).collect();
@@ -398,24 +402,13 @@ fn the_sandbox_holds_the_volumes_alone() {
     assert!(status.lines().any(|line| line == "Threads:\t2"), "{status}");
 }
 
-/// The server of this guest: the one that has its directory mounted.
-fn child_called_fs(guest: &Guest) -> PathBuf {
-    let path = guest.host("data").strip_prefix("/").unwrap().display().to_string();
-    let found = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path()).find(|process| {
-        let is = |file: &str, text: &str| fs::read_to_string(process.join(file)).is_ok_and(|content| content.contains(text));
-        is("cmdline", "\0fs\0") && is("mountinfo", path.split('/').nth(1).unwrap())
-    });
-    found.unwrap()
-}
-
 #[test]
 fn its_end_is_seen_by_all() {
     let guest = Guest::start();
     guest.share("data", Access::ReadWrite);
     fs::write(guest.guest("data/file"), "x").unwrap();
     let file = File::open(guest.guest("data/file")).unwrap();
-    let pid = child_called_fs(&guest).file_name().unwrap().to_str().unwrap().parse().unwrap();
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(guest.server.pid()), nix::sys::signal::Signal::SIGKILL).unwrap();
     let server = guest.server.clone();
     assert_eq!(wait(async move { server.ended().await }), "it ended with 137");
     let error = guest.try_share(&[("more", &guest.host("data"), Access::ReadOnly)]).unwrap_err();
@@ -491,7 +484,7 @@ fn throughput() {
         println!("{place:>7} one failed lookup: {:.0} µs", spent.as_secs_f64() * 1e5);
         fs::remove_file(at.join("bulk")).unwrap();
     }
-    let status = fs::read_to_string(child_called_fs(&guest).join("status")).unwrap();
+    let status = fs::read_to_string(format!("/proc/{}/status", guest.server.pid())).unwrap();
     println!("{}", status.lines().filter(|line| line.starts_with("VmRSS") || line.starts_with("RssAnon")).collect::<Vec<_>>().join(" "));
     guest.unshare("data");
     umount2(&guest.host("data"), MntFlags::empty()).unwrap();

@@ -100,6 +100,7 @@ enum Request {
 pub struct FsServer {
     commands: mpsc::Sender<Request>,
     ended: watch::Receiver<Option<String>>,
+    pid: i32,
 }
 
 impl FsServer {
@@ -111,6 +112,7 @@ impl FsServer {
         let mut command = Command::new(binary);
         command.arg("fs").stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::from(port));
         let child = children.spawn(&mut command).map_err(FsError::Start)?;
+        let pid = child.pid;
         // Our copies of its ends: with them open, its end would never be seen.
         drop(command);
         let mut server = Server::new(child, BufReader::new(reports), orders)?;
@@ -123,7 +125,12 @@ impl FsServer {
         let (commands, queue) = mpsc::channel(QUEUED_ORDERS);
         let (announce, ended) = watch::channel(None);
         tokio::spawn(server.run(queue, announce));
-        Ok(Self { commands, ended })
+        Ok(Self { commands, ended, pid })
+    }
+
+    /// Its process, another's after it has ended.
+    pub fn pid(&self) -> i32 {
+        self.pid
     }
 
     /// Shares all or none; what is shared already in the same way stays. When this returns the guest can use them.
