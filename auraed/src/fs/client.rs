@@ -100,6 +100,7 @@ enum Request {
 pub struct FsServer {
     commands: mpsc::Sender<Request>,
     ended: watch::Receiver<Option<String>>,
+    pid: i32,
 }
 
 impl FsServer {
@@ -111,6 +112,7 @@ impl FsServer {
         let mut command = Command::new(binary);
         command.arg("fs").stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::from(port));
         let child = children.spawn(&mut command).map_err(FsError::Start)?;
+        let pid = child.pid;
         // Our copies of its ends: with them open, its end would never be seen.
         drop(command);
         let mut server = Server::new(child, BufReader::new(reports), orders)?;
@@ -123,7 +125,12 @@ impl FsServer {
         let (commands, queue) = mpsc::channel(QUEUED_ORDERS);
         let (announce, ended) = watch::channel(None);
         tokio::spawn(server.run(queue, announce));
-        Ok(Self { commands, ended })
+        Ok(Self { commands, ended, pid })
+    }
+
+    /// Its process, another's after it has ended.
+    pub fn pid(&self) -> i32 {
+        self.pid
     }
 
     /// Shares all or none; what is shared already in the same way stays. When this returns the guest can use them.
@@ -172,6 +179,8 @@ impl FsServer {
 struct Server {
     process: Arc<PidFd>,
     exited: oneshot::Receiver<Exited>,
+    /// Once it has, and that was asked for.
+    exit_code: Option<i32>,
     reports: BufReader<OwnedReadHalf>,
     /// What was read of a report: reading may be given up in the middle.
     line: Vec<u8>,
@@ -184,7 +193,7 @@ impl Server {
     fn new(child: Child, reports: BufReader<OwnedReadHalf>, orders: OwnedWriteHalf) -> Result<Self, FsError> {
         let process = child.pidfd.ok_or_else(|| FsError::Start(io::ErrorKind::NotFound.into()))?;
         let (line, shared) = (Vec::new(), BTreeMap::new());
-        Ok(Self { process: Arc::new(process), exited: child.exited, reports, line, orders, shared, newest: 0 })
+        Ok(Self { process: Arc::new(process), exited: child.exited, exit_code: None, reports, line, orders, shared, newest: 0 })
     }
 
     async fn run(mut self, mut queue: mpsc::Receiver<Request>, announce: watch::Sender<Option<String>>) {
@@ -221,7 +230,17 @@ impl Server {
     async fn end(&mut self) {
         // It may have ended.
         let _ = self.process.signal(libc::SIGKILL);
-        let _ = (&mut self.exited).await;
+        self.exit_code().await;
+    }
+
+    /// Waits for its end.
+    async fn exit_code(&mut self) -> i32 {
+        if let Some(code) = self.exit_code {
+            return code;
+        }
+        // Nobody waits for children any more only when the whole runtime ends.
+        let code = (&mut self.exited).await.map_or(-1, |exited| exited.code);
+        *self.exit_code.insert(code)
     }
 
     /// The next report that is not the last; the reason when there is none. May be dropped at any time.
@@ -233,10 +252,7 @@ impl Server {
                 self.line.clear();
                 Ok(report)
             }
-            Ok(Err(_)) if self.line.is_empty() => Err(match (&mut self.exited).await {
-                Ok(exited) => format!("it ended with {}", exited.code),
-                Err(_) => "it ended".to_owned(),
-            }),
+            Ok(Err(_)) if self.line.is_empty() => Err(format!("it ended with {}", self.exit_code().await)),
             Ok(Err(error)) => Err(format!("its report was not understood: {error}")),
             Err(error) => Err(format!("its reports cannot be read: {error}")),
         }

@@ -76,3 +76,7 @@ fn unique(message: &[u8]) -> u64 {
 fn refusal(unique: u64, errno: i32) -> Vec<u8> {
     [&REPLY_HEADER_BYTES.to_ne_bytes()[..], &(-errno).to_ne_bytes(), &unique.to_ne_bytes()].concat()
 }
+
+#[cfg(test)]
+#[path = "serve_test.rs"]
+mod tests;
