@@ -9,6 +9,7 @@ import { assertRefused } from "../harness/assertions.ts";
 import { cgroupFile } from "../harness/cgroup.ts";
 import type { Container } from "../harness/container.ts";
 import { unary } from "../harness/cri-client.ts";
+import { podsUnderTest } from "../harness/settings.ts";
 import { useNode } from "../harness/use-node.ts";
 import { waitFor } from "../harness/wait.ts";
 
@@ -21,8 +22,9 @@ interface Limits {
   readonly cpuset: string;
 }
 
-/** What the kernel holds for a container, whichever cgroup version the host has. */
+/** What the kernel that runs a container holds for it, whichever cgroup version that has. */
 async function kernelLimits(container: Container): Promise<Limits> {
+  if (podsUnderTest() === "microvm") return await guestLimits(container);
   const pid = await hostPid(container);
   const quota = await cgroupFile(pid, "cpu", { v1: "cpu.cfs_quota_us", v2: "cpu.max" });
   return {
@@ -30,6 +32,14 @@ async function kernelLimits(container: Container): Promise<Limits> {
     cpuQuota: quota.split(" ")[0] ?? "",
     cpuset: await cgroupFile(pid, "cpuset", { v1: "cpuset.cpus", v2: "cpuset.cpus" }),
   };
+}
+
+/** A guest has version 2, and a container sees its own cgroup there. */
+async function guestLimits(container: Container): Promise<Limits> {
+  const [memoryBytes = "", cpuMax = "", cpuset = ""] = (
+    await container.shell("cd /sys/fs/cgroup && cat memory.max cpu.max cpuset.cpus")
+  ).split("\n");
+  return { memoryBytes, cpuQuota: cpuMax.split(" ")[0] ?? "", cpuset };
 }
 
 async function hostPid(container: Container): Promise<number> {

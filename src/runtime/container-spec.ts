@@ -1,7 +1,6 @@
 import { readFile } from "node:fs/promises";
 
 import type { PrepareContainerResponse } from "../../api/gen/aurae/pod/v0/pod.ts";
-import { readDevice } from "../host/devices.ts";
 import { messageOf } from "../lib/coded-error.ts";
 import type { ContainerConfig } from "./container-config.ts";
 import { invalid, wrongState } from "./errors.ts";
@@ -42,7 +41,7 @@ export async function specOf(
     podFiles: realm.files,
     mountSources: await realm.mountSources(container, wait),
     imageVolumes: image.config.volumes.map((containerPath, index) => ({ containerPath, sourcePath: prepared.volumePaths[index] ?? "" })),
-    devices: await requestedDevices(config),
+    devices: await requestedDevices(config, realm),
     hostDevices: config.security.privileged ? await realm.devices() : [],
     seccompProfile: await readProfile(config),
     host: realm.facts,
@@ -72,11 +71,11 @@ function targetPidPath({ pod, record }: Container): string | undefined {
   return `/proc/${state.pid}/ns/pid`;
 }
 
-async function requestedDevices({ devices }: ContainerConfig): Promise<readonly DeviceNode[]> {
+async function requestedDevices({ devices }: ContainerConfig, realm: Realm): Promise<readonly DeviceNode[]> {
   const nodes = await Promise.all(
     devices.map(async (device, index) => {
       try {
-        return await readDevice(device);
+        return await realm.device(device);
       } catch (error) {
         throw invalid(`config.devices[${index}].host_path`, messageOf(error));
       }

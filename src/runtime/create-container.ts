@@ -1,15 +1,13 @@
 import { PodServiceService, type PrepareContainerResponse } from "../../api/gen/aurae/pod/v0/pod.ts";
-import { readMountSources } from "../host/mount-source.ts";
 import { failpoint } from "../lib/failpoint.ts";
 import { newId } from "../lib/ids.ts";
 import { nowNs } from "../lib/time.ts";
-import { applyLateRefusal } from "./apply-late-refusal.ts";
+import { applyLateRefusal, findLateRefusal } from "./apply-late-refusal.ts";
 import type { ContainerRecord } from "./container.ts";
 import type { ContainerConfig } from "./container-config.ts";
 import { checkAgainstPod, specOf } from "./container-spec.ts";
 import { RuntimeError } from "./errors.ts";
 import { containerFingerprint, containerName } from "./identity.ts";
-import { lateRefusal } from "./late-refusal.ts";
 import { getPod, readySandbox } from "./lookup.ts";
 import type { Image } from "./ports.ts";
 import { type Realm, realmOf, type Wait } from "./realm.ts";
@@ -70,9 +68,7 @@ async function create(runtime: Runtime, pod: Pod, request: CreateContainerReques
 /** What RunPodSandbox could not see: a container that needs the host, in a pod that is a microVM. */
 async function refuseLate(runtime: Runtime, { pod, record }: Container): Promise<void> {
   if (pod.record.placement.mode === "flat") return;
-  const { mounts } = record.config;
-  const facts = await readMountSources(mounts.map(({ source }) => (source.type === "host" ? source.path : "")));
-  const refusal = lateRefusal(record.config, facts);
+  const refusal = await findLateRefusal(record.config);
   if (refusal !== undefined) throw await applyLateRefusal(runtime, pod, refusal);
 }
 

@@ -1,5 +1,5 @@
 import { containerCgroup } from "../host/cgroup-paths.ts";
-import { listDevices } from "../host/devices.ts";
+import { type DeviceRequest, listDevices, readDevice } from "../host/devices.ts";
 import { hostMountSources } from "./mount-sources.ts";
 import type { DeviceNode, HostFacts } from "./oci-input.ts";
 import type { NamespacePaths } from "./pod.ts";
@@ -32,6 +32,10 @@ export class FlatRealm implements Realm {
 
   cgroupsPath({ id, pod }: Container): string {
     return containerCgroup(pod.record.cgroup, id).cgroupsPath;
+  }
+
+  device(request: DeviceRequest): Promise<readonly DeviceNode[]> {
+    return readDevice(request);
   }
 
   devices(): Promise<readonly DeviceNode[]> {

@@ -76,6 +76,11 @@ export const GUEST_DEVICES: readonly DeviceNode[] = [
   ...Array.from({ length: 8 }, (_, minor) => node("b", `/dev/loop${minor}`, 7, minor, 0o660)),
 ];
 
+/** The guest's own device of that path: what is the kernel's and not the machine's is as good there as on the node. */
+export function guestDevice(path: string): DeviceNode | undefined {
+  return GUEST_DEVICES.find(({ containerPath }) => containerPath === path);
+}
+
 function character(containerPath: string, major: number, minor: number, fileMode: number): DeviceNode {
   return node("c", containerPath, major, minor, fileMode);
 }

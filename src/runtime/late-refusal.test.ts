@@ -55,8 +55,18 @@ const CASES: readonly Case[] = [
   },
   {
     id: "a device",
+    config: {
+      devices: [
+        { hostPath: "/dev/fuse", containerPath: "/dev/fuse", permissions: "rwm" },
+        { hostPath: "/dev/sda", containerPath: "/dev/sda", permissions: "rwm" },
+      ],
+    },
+    want: ["HostDevice", "config.devices[1].host_path"],
+  },
+  {
+    id: "a device that the guest has too",
     config: { devices: [{ hostPath: "/dev/fuse", containerPath: "/dev/fuse", permissions: "rwm" }] },
-    want: ["HostDevice", "config.devices[0].host_path"],
+    want: undefined,
   },
   { id: "a CDI device", config: { cdiDevices: ["example.com/gpu=0"] }, want: ["HostDevice", "config.cdi_devices[0]"] },
   ...(["network", "pid", "ipc"] as const).map(

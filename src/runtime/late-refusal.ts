@@ -2,6 +2,7 @@ import { posix } from "node:path";
 
 import type { MountSourceFacts } from "../host/mount-source.ts";
 import type { ContainerConfig } from "./container-config.ts";
+import { guestDevice } from "./guest.ts";
 
 /** Why a container cannot run in a microVM: what of it only the host's own kernel has. */
 export interface LateRefusal {
@@ -30,13 +31,10 @@ function namespaceRefusal({ security }: ContainerConfig): LateRefusal | undefine
 }
 
 function deviceRefusal({ devices, cdiDevices }: ContainerConfig): LateRefusal | undefined {
-  const [device] = devices;
-  if (device !== undefined) {
-    return refuse(
-      "HostDevice",
-      "config.devices[0].host_path",
-      `${quoted(device.hostPath)} is a device of the host, which a microVM does not have`,
-    );
+  for (const [index, { hostPath }] of devices.entries()) {
+    if (guestDevice(hostPath) !== undefined) continue;
+    const why = `${quoted(hostPath)} is a device of the host, which a microVM does not have`;
+    return refuse("HostDevice", `config.devices[${index}].host_path`, why);
   }
   const [cdi] = cdiDevices;
   if (cdi === undefined) return undefined;

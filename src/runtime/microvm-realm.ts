@@ -4,7 +4,8 @@ import { join } from "node:path";
 import { GuestServiceService } from "../../api/gen/aurae/guest/v0/guest.ts";
 import { VmServiceService } from "../../api/gen/aurae/supervisor/v0/vm.ts";
 import { failpoint } from "../lib/failpoint.ts";
-import { GUEST_DEVICES, type Guest, guestPaths } from "./guest.ts";
+import type { DeviceRequest } from "./container-config.ts";
+import { GUEST_DEVICES, type Guest, guestDevice, guestPaths } from "./guest.ts";
 import { hostMountSources } from "./mount-sources.ts";
 import type { DeviceNode, HostFacts } from "./oci-input.ts";
 import type { OciSpec } from "./oci-types.ts";
@@ -39,6 +40,12 @@ export class MicrovmRealm implements Realm {
 
   cgroupsPath({ id }: Container): string {
     return guestPaths.cgroup(id);
+  }
+
+  async device({ hostPath, containerPath, permissions }: DeviceRequest): Promise<readonly DeviceNode[]> {
+    const node = guestDevice(hostPath);
+    if (node === undefined) throw new Error(`${hostPath} is not a device of the guest`);
+    return [{ ...node, containerPath, permissions }];
   }
 
   async devices(): Promise<readonly DeviceNode[]> {

@@ -1,3 +1,4 @@
+import type { DeviceRequest } from "./container-config.ts";
 import { FlatRealm } from "./flat-realm.ts";
 import { readySandbox } from "./lookup.ts";
 import { MicrovmRealm } from "./microvm-realm.ts";
@@ -26,6 +27,8 @@ export interface Realm {
   scratchPath(container: Container): string;
   /** `linux.cgroupsPath` of the OCI specification. */
   cgroupsPath(container: Container): string;
+  /** The nodes that a requested device stands for. Throws for a path that names none. */
+  device(request: DeviceRequest): Promise<readonly DeviceNode[]>;
   /** What a privileged container gets below /dev. */
   devices(): Promise<readonly DeviceNode[]>;
   /** Makes the image's layers available to the container; their directories, uppermost first. */
