@@ -92,8 +92,7 @@ async function runOne(node: Node, story: Story, way: Way): Promise<Seen> {
     await crictl.run("stopp", pod);
     await crictl.run("rmp", pod);
   });
-  const why =
-    info.isolation === undefined ? {} : { isolation: info.isolation, reason: `${info.reason}: ${info.message}` };
+  const why = info.isolation === undefined ? {} : { isolation: info.isolation, reason: `${info.reason}: ${info.message}` };
   return { mode: way.name, facts: { "kernel seen inside": kernel.trim(), ...why, ...phasesOf(info), ...times } };
 }
 

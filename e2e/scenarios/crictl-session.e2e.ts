@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 
 import { cgroupFile } from "../harness/cgroup.ts";
+import { podsUnderTest } from "../harness/settings.ts";
 import { useNode } from "../harness/use-node.ts";
 import { waitFor } from "../harness/wait.ts";
 
@@ -239,8 +240,10 @@ async function usedImageFilesystem(): Promise<FilesystemUsage | undefined> {
   return status.imageFilesystems.find((item) => Number(item.usedBytes.value) > 0);
 }
 
-/** What the kernel holds for the container. The host's process id is found as crictl's users find it. */
+/** What the kernel that runs the container holds for it. The host's process id is found as crictl's users find it. */
 async function memoryLimit(): Promise<string> {
+  if (podsUnderTest() === "microvm")
+    return (await node().crictl.run("exec", "-s", story.container, "cat", "/sys/fs/cgroup/memory.max")).trim();
   const { info } = await node().crictl.json<{ info: { pid?: number } }>("inspect", "-o", "json", story.container);
   assert.ok(Number.isInteger(info.pid), "info.pid of a running container");
   return await cgroupFile(Number(info.pid), "memory", { v1: "memory.limit_in_bytes", v2: "memory.max" });

@@ -11,6 +11,7 @@ import { assertRefused } from "../harness/assertions.ts";
 import { unary } from "../harness/cri-client.ts";
 import { leases } from "../harness/leaks.ts";
 import { freePort } from "../harness/ports.ts";
+import { notInGuest, podsUnderTest } from "../harness/settings.ts";
 import { useNode } from "../harness/use-node.ts";
 import { waitFor } from "../harness/wait.ts";
 
@@ -61,7 +62,7 @@ test("a hostPort leads to the pod from 127.0.0.1, and ends with it", async () =>
   await assert.rejects(get(`http://127.0.0.1:${hostPort}/`));
 });
 
-test("a pod on the host's network", async () => {
+test("a pod on the host's network", { skip: notInGuest("such a pod is flat") }, async () => {
   const linux = { securityContext: { namespaceOptions: hostNetwork } };
   await using pod = await node().runPod({ hostname: "", linux });
   const container = await pod.start();
@@ -100,7 +101,7 @@ test("sysctls of the pod's namespaces", async () => {
   assert.notEqual((await readFile("/proc/sys/net/ipv4/ip_unprivileged_port_start", "utf8")).trim(), "1234");
 });
 
-test("a sysctl of the whole host is refused and leaves nothing", async () => {
+test("a sysctl of the whole host is refused and leaves nothing", { skip: notInGuest("every setting is the guest's own") }, async () => {
   const { runtime } = node().clients;
   const before = await leases(node().prefix);
   const refused = node().runPod({ linux: { sysctls: { "kernel.panic": "7" } } });
@@ -120,6 +121,7 @@ test("without a CNI configuration the network is not ready and pods are refused"
     assert.notEqual(condition.reason, "");
     assert.notEqual(condition.message, "");
     await assertRefused(node().kind, node().runPod(), { code: status.UNAVAILABLE, message: new RegExp(node().prefix.cniConfDir) });
+    if (podsUnderTest() === "microvm") return;
     await using onHost = await node().runPod({ hostname: "", linux: { securityContext: { namespaceOptions: hostNetwork } } });
     assert.equal((await (await onHost.start()).exec(["/bin/true"])).exitCode, 0);
   } finally {

@@ -3,7 +3,7 @@ import { test } from "node:test";
 
 import { type CommandResult, runCommand } from "../harness/command.ts";
 import { unary } from "../harness/cri-client.ts";
-import { runtimeUnderTest } from "../harness/settings.ts";
+import { podsUnderTest, runtimeUnderTest } from "../harness/settings.ts";
 import { useNode } from "../harness/use-node.ts";
 
 const skip = runtimeUnderTest() === "containerd" ? "about our command line" : false;
@@ -43,10 +43,11 @@ test("why: a running pod, by prefix and by name, with its steps and its containe
   const container = await pod.start({ metadata: { name: "worker" } });
   const { source, explanation } = await why(pod.id.slice(0, 12));
   assert.equal(source, "daemon");
-  assert.deepEqual([explanation.id, explanation.isolation, explanation.phase], [pod.id, "flat", "ready"]);
+  assert.deepEqual([explanation.id, explanation.isolation, explanation.phase], [pod.id, podsUnderTest(), "ready"]);
   assert.notEqual(explanation.reason, "");
   const steps = explanation.timeline.map(({ name }) => name);
-  assert.deepEqual(steps, ["placement", "record", "supervisor", "namespaces", "network", "pod-files"]);
+  const last = podsUnderTest() === "flat" ? ["pod-files"] : ["vm-start", "guest-boot", "guest-network", "guest-setup"];
+  assert.deepEqual(steps, ["placement", "record", "supervisor", "namespaces", "network", ...last]);
   assert.ok(explanation.timeline.every(({ durationMs }) => durationMs >= 0 && durationMs < 60_000));
   assert.deepEqual(
     explanation.containers.map(({ name, timeline }) => [name, ...timeline.map((step) => step.name)]),
@@ -56,7 +57,7 @@ test("why: a running pod, by prefix and by name, with its steps and its containe
   const { metadata } = pod.config;
   assert.equal((await why(`${metadata?.namespace}/${metadata?.name}`)).explanation.id, pod.id);
   const text = (await ours("why", pod.id)).stdout;
-  assert.match(text, /^isolation +flat$/m);
+  assert.match(text, new RegExp(`^isolation +${podsUnderTest()}$`, "m"));
   assert.match(text, /^ {2}network +\+\d+\.\d ms +\d+\.\d ms$/m);
   assert.match(text, /^container worker, attempt 0, .*: running$/m);
   await container.remove();
@@ -67,7 +68,7 @@ test("verbose status says where and why", { skip }, async () => {
   const { runtime } = node().clients;
   const { info } = await unary(runtime, runtime.podSandboxStatus, { podSandboxId: pod.id, verbose: true });
   const shown = JSON.parse(info["info"] ?? "") as { isolation: string; reason: string; message: string; timeline: readonly unknown[] };
-  assert.equal(shown.isolation, "flat");
+  assert.equal(shown.isolation, podsUnderTest());
   assert.ok(shown.reason !== "" && shown.message !== "" && shown.timeline.length > 0);
 });
 
@@ -93,7 +94,7 @@ test("why: a pod that is gone, with the containers it had", { skip }, async () =
 
 test("why: a pod that failed to start, by its name", { skip }, async () => {
   const name = "fails-to-start";
-  // The node has no such sysctl: namespaces cannot be made.
+  // No kernel has such a sysctl: the pod's namespaces cannot be made, or its guest not set up.
   await assert.rejects(
     node().runPod({
       metadata: { name, uid: "u-fails", namespace: "e2e", attempt: 0 },
@@ -103,7 +104,7 @@ test("why: a pod that failed to start, by its name", { skip }, async () => {
   const { source, explanation } = await why(`e2e/${name}`);
   assert.equal(source, "history");
   assert.ok(explanation.timeline.at(-1)?.failure !== undefined, JSON.stringify(explanation.timeline));
-  assert.match((await ours("why", `e2e/${name}`)).stdout, /gone: it failed to start[^]*namespaces.*FAILED/);
+  assert.match((await ours("why", `e2e/${name}`)).stdout, /gone: it failed to start[^]*(namespaces|guest-setup).*FAILED/);
 });
 
 test("why: without the daemon its records answer, and an unknown pod is exit code 1", { skip }, async () => {

@@ -1,6 +1,7 @@
 import { readFile } from "node:fs/promises";
 
 import type { PrepareContainerResponse } from "../../api/gen/aurae/pod/v0/pod.ts";
+import { readDevice } from "../host/devices.ts";
 import { messageOf } from "../lib/coded-error.ts";
 import type { ContainerConfig } from "./container-config.ts";
 import { invalid, wrongState } from "./errors.ts";
@@ -71,7 +72,12 @@ function targetPidPath({ pod, record }: Container): string | undefined {
   return `/proc/${state.pid}/ns/pid`;
 }
 
-async function requestedDevices({ devices }: ContainerConfig, realm: Realm): Promise<readonly DeviceNode[]> {
+/** Throws `ERR_INVALID` for a device that the node does not have: no placement would help. */
+export async function checkHostDevices(config: ContainerConfig): Promise<void> {
+  await requestedDevices(config, { device: readDevice });
+}
+
+async function requestedDevices({ devices }: ContainerConfig, realm: Pick<Realm, "device">): Promise<readonly DeviceNode[]> {
   const nodes = await Promise.all(
     devices.map(async (device, index) => {
       try {

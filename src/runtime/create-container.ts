@@ -5,7 +5,7 @@ import { nowNs } from "../lib/time.ts";
 import { applyLateRefusal, findLateRefusal } from "./apply-late-refusal.ts";
 import type { ContainerRecord } from "./container.ts";
 import type { ContainerConfig } from "./container-config.ts";
-import { checkAgainstPod, specOf } from "./container-spec.ts";
+import { checkAgainstPod, checkHostDevices, specOf } from "./container-spec.ts";
 import { RuntimeError } from "./errors.ts";
 import { containerFingerprint, containerName } from "./identity.ts";
 import { getPod, readySandbox } from "./lookup.ts";
@@ -69,6 +69,7 @@ async function create(runtime: Runtime, pod: Pod, request: CreateContainerReques
 async function refuseLate(runtime: Runtime, { pod, record }: Container): Promise<void> {
   if (pod.record.placement.mode === "flat") return;
   const refusal = await findLateRefusal(record.config);
+  if (refusal?.reason === "HostDevice") await checkHostDevices(record.config);
   if (refusal !== undefined) throw await applyLateRefusal(runtime, pod, refusal);
 }
 

@@ -59,19 +59,32 @@ fn is_address(address: &str) -> bool {
 /// Mounts it as soon as its device is there.
 pub async fn mount(layer: &Layer) -> Result<(), GuestError> {
     let deadline = Instant::now() + APPEARANCE_LIMIT;
-    let device = loop {
-        if let Some(device) = pci_device(Path::new(DEVICES), &layer.pci_path).and_then(|device| block_device(&device, MAX_DEPTH)) {
-            break device;
-        }
-        if Instant::now() >= deadline {
-            return Err(GuestError::Missing { what: format!("memory device at PCI path {} for layer {}", layer.pci_path, layer.name) });
+    let target = layer.target();
+    loop {
+        let device = pci_device(Path::new(DEVICES), &layer.pci_path).and_then(|device| block_device(&device, MAX_DEPTH));
+        let late = Instant::now() >= deadline;
+        match device {
+            None if late => {
+                let what = format!("memory device at PCI path {} for layer {}", layer.pci_path, layer.name);
+                return Err(GuestError::Missing { what });
+            }
+            None => {}
+            Some(device) => match attach_elsewhere(device.clone(), target.clone()).await {
+                // A disk shows in sysfs before it can be opened.
+                Err(error) if !late && is_not_ready(&error) => {}
+                result => return result.map_err(GuestError::io(format!("mount {} at {}", device.display(), target.display()))),
+            },
         }
         sleep(LOOK_AGAIN).await;
-    };
-    let target = layer.target();
-    let action = format!("mount {} at {}", device.display(), target.display());
-    let work = move || attach(&device, &target);
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::from).and_then(|result| result).map_err(GuestError::io(action))
+    }
+}
+
+fn is_not_ready(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENXIO | libc::ENOENT | libc::ENODEV))
+}
+
+async fn attach_elsewhere(device: PathBuf, target: PathBuf) -> io::Result<()> {
+    tokio::task::spawn_blocking(move || attach(&device, &target)).await.map_err(io::Error::from)?
 }
 
 fn attach(device: &Path, target: &Path) -> io::Result<()> {
