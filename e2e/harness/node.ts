@@ -167,6 +167,11 @@ export class Node implements AsyncDisposable {
     }
   }
 
+  /** What is left of pods that are gone, while the daemon runs on. */
+  async leaks(): Promise<readonly string[]> {
+    return await leaksOf(this.prefix, this.#before, { daemonPid: this.daemon.process.pid });
+  }
+
   noteFailure(error: unknown): void {
     this.#failures.push(error);
   }
