@@ -18,8 +18,9 @@ import { useNode } from "../harness/use-node.ts";
 const skip = runtimeUnderTest() === "containerd" ? "about our microVMs" : false;
 const parts = await spoilableParts();
 const { guestDir, qemuPath } = parts;
-const node = useNode({ pods: "both", config: { vm: { qemu_path: qemuPath, guest_dir: guestDir } } });
+// Before the node's own end: a leak found there would leave these too.
 after(() => parts[Symbol.asyncDispose]());
+const node = useNode({ pods: "both", config: { vm: { qemu_path: qemuPath, guest_dir: guestDir } } });
 
 async function runInVm(config: PodSandboxConfig): Promise<Pod> {
   const { runtime } = node().clients;
