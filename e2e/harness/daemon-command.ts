@@ -17,14 +17,19 @@ export interface DaemonOptions {
   readonly pauseReference?: string;
   /** Ours: where pods run; as the environment says when left out. */
   readonly pods?: PodMode;
+  /** Ours: keys of the configuration, over those that a test node has. */
+  readonly config?: ConfigTables;
 }
+
+/** TOML: keys by table. */
+export type ConfigTables = Readonly<Record<string, Readonly<Record<string, string | number | readonly string[]>>>>;
 
 /** Writes the configuration file of `kind` for `prefix`. */
 export async function daemonCommand(kind: RuntimeKind, prefix: Prefix, options: DaemonOptions = {}): Promise<DaemonCommand> {
   const configPath = join(prefix.dir, "config.toml");
   switch (kind) {
     case "aurae-cri":
-      await writeFile(configPath, ourConfig(prefix, options.pods ?? podsUnderTest()));
+      await writeFile(configPath, renderToml(ourConfig(prefix, options)));
       return {
         program: join(repositoryDir, "bin", "aurae-cri"),
         args: [
@@ -45,43 +50,32 @@ export async function daemonCommand(kind: RuntimeKind, prefix: Prefix, options: 
   }
 }
 
-function ourConfig(prefix: Prefix, pods: PodMode): string {
-  return `[cni]
-conf_dir = ${JSON.stringify(prefix.cniConfDir)}
-bin_dirs = ${JSON.stringify(cniBinDirs())}
-
-[registry]
-config_path = ${JSON.stringify(prefix.hostsDir)}
-
-${podConfig[pods]}
-[oci]
-bundle_dir = ${JSON.stringify(join(prefix.dir, "bundles"))}
-
-[log]
-level = "debug"
-`;
+function ourConfig(prefix: Prefix, { pods = podsUnderTest(), config = {} }: DaemonOptions): ConfigTables {
+  const usual: ConfigTables = {
+    cni: { conf_dir: prefix.cniConfDir, bin_dirs: cniBinDirs() },
+    registry: { config_path: prefix.hostsDir },
+    ...podConfig[pods],
+    oci: { bundle_dir: join(prefix.dir, "bundles") },
+    log: { level: "debug" },
+  };
+  const names = new Set([...Object.keys(usual), ...Object.keys(config)]);
+  return Object.fromEntries([...names].map((name) => [name, { ...usual[name], ...config[name] }]));
 }
 
-const podConfig: Readonly<Record<PodMode, string>> = {
-  flat: `[vm]
-accelerator = "off"
-
-[placement]
-default = "flat"
-`,
-  microvm: `[vm]
-accelerator = "tcg"
-
-[placement]
-default = "require-vm"
-`,
-  both: `[vm]
-accelerator = "tcg"
-
-[placement]
-default = "prefer-vm"
-`,
+const podConfig: Readonly<Record<PodMode, ConfigTables>> = {
+  flat: { vm: { accelerator: "off" }, placement: { default: "flat" } },
+  microvm: { vm: { accelerator: "tcg" }, placement: { default: "require-vm" } },
+  both: { vm: { accelerator: "tcg" }, placement: { default: "prefer-vm" } },
 };
+
+/** What JSON and TOML write alike. */
+function renderToml(tables: ConfigTables): string {
+  const lines = Object.entries(tables).flatMap(([name, keys]) => [
+    `[${name}]`,
+    ...Object.entries(keys).map(([key, value]) => `${key} = ${JSON.stringify(value)}`),
+  ]);
+  return `${lines.join("\n")}\n`;
+}
 
 /** NRI is off because its socket is one for the whole machine. */
 function containerdConfig(prefix: Prefix, pauseReference: string): string {

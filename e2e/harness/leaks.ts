@@ -22,10 +22,14 @@ export async function hostBefore(): Promise<Snapshot> {
  * What a drained and stopped runtime left on the host and in its directories, after some time for the kernel to tidy up. Not counted: what the
  * harness removes later (bridge, cgroup parent), the cgroup parent that the reference never removes, and what sessions and services do meanwhile.
  */
-export async function leaksOf(prefix: Prefix, before: Snapshot): Promise<readonly string[]> {
+export async function leaksOf(
+  prefix: Prefix,
+  before: Snapshot,
+  { daemonPid }: { /** Of one that still runs, which is no leak. */ readonly daemonPid?: number | undefined } = {},
+): Promise<readonly string[]> {
   const deadlineMs = Date.now() + settleMs;
   for (;;) {
-    const leaks = [...(await leftOnHost(prefix, before)), ...(await leftByMark(prefix))];
+    const leaks = [...(await leftOnHost(prefix, before)), ...(await leftByMark(prefix, daemonPid))];
     if (leaks.length === 0 || Date.now() > deadlineMs) return leaks;
     await sleep(100);
   }
@@ -70,9 +74,9 @@ async function marksOf(prefix: Prefix): Promise<string[]> {
 }
 
 /** Processes, pods, bundles, leases and interfaces that belong to the prefix without doubt. */
-async function leftByMark(prefix: Prefix): Promise<string[]> {
+async function leftByMark(prefix: Prefix, daemonPid: number | undefined): Promise<string[]> {
   const left: string[] = [];
-  for (const pid of await processesOf(prefix)) left.push(`process: ${pid} ${await commandLineOf(pid)}`);
+  for (const pid of await processesOf(prefix)) if (pid !== daemonPid) left.push(`process: ${pid} ${await commandLineOf(pid)}`);
   for (const dir of [join(prefix.stateDir, "pods"), join(prefix.rootDir, "pods"), join(prefix.dir, "bundles")]) {
     for (const name of await readdir(dir).catch(() => [])) left.push(`directory: ${join(dir, name)}`);
   }

@@ -9,7 +9,7 @@ import { connectCri, unary } from "./cri-client.ts";
 import { Crictl } from "./crictl.ts";
 import type { DaemonStart } from "./daemon.ts";
 import { Daemon } from "./daemon.ts";
-import type { DaemonCommand } from "./daemon-command.ts";
+import type { ConfigTables, DaemonCommand } from "./daemon-command.ts";
 import { daemonCommand } from "./daemon-command.ts";
 import type { Snapshot } from "./leak-check.ts";
 import { hostBefore, leaksOf } from "./leaks.ts";
@@ -28,6 +28,8 @@ export interface NodeOptions {
   readonly registry?: Registry;
   /** Where pods run; as the environment says when left out. */
   readonly pods?: PodMode;
+  /** Keys of our configuration, over those that a test node has. */
+  readonly config?: ConfigTables;
 }
 
 /** A runtime under test on a prefix of its own, with a registry to pull from. */
@@ -71,6 +73,7 @@ export class Node implements AsyncDisposable {
     const command = await daemonCommand(kind, prefix, {
       pauseReference: registry.reference("pause"),
       ...(options.pods === undefined ? {} : { pods: options.pods }),
+      ...(options.config === undefined ? {} : { config: options.config }),
     });
     const before = await hostBefore();
     const resources = stack.move();
@@ -162,6 +165,11 @@ export class Node implements AsyncDisposable {
       await this.restart();
       await this.drain();
     }
+  }
+
+  /** What is left of pods that are gone, while the daemon runs on. */
+  async leaks(): Promise<readonly string[]> {
+    return await leaksOf(this.prefix, this.#before, { daemonPid: this.daemon.process.pid });
   }
 
   noteFailure(error: unknown): void {

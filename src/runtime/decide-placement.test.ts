@@ -15,7 +15,7 @@ function pending() {
   const { promise, resolve } = Promise.withResolvers<VirtualizationReport>();
   let now: VirtualizationReport = { state: "unknown" };
   return {
-    virtualization: { report: () => now, settled: () => promise },
+    virtualization: { report: () => now, settled: () => promise, lookAgain: () => promise },
     settle(report: VirtualizationReport) {
       now = report;
       resolve(report);
@@ -47,6 +47,23 @@ suite("the decision where a pod runs", () => {
     context.mock.timers.tick(30_000);
     await decision;
     assert.deepEqual(runtime.placed, [{ mode: "refused", reason: "VirtualizationUnknown", handler: "" }]);
+  });
+
+  test("looks at the node again before it refuses for what the node lacks, and only then", async () => {
+    const { virtualization, settle } = pending();
+    settle({ state: "unavailable", message: "no QEMU", consoleTail: "" });
+    let looks = 0;
+    const lookAgain = async () => {
+      looks++;
+      settle({ state: "available", accelerator: "tcg", message: "" });
+      return virtualization.report();
+    };
+    const runtime = fakeRuntime("/none", { virtualization: { ...virtualization, lookAgain } });
+    assert.equal((await decidePlacement(runtime, { config: sandbox, handler: "" }, live)).reason, "NoVirtualization");
+    assert.equal(looks, 0);
+    for (let round = 0; round < 2; round++)
+      assert.equal((await decidePlacement(runtime, { config: sandbox, handler: "aurae-vm" }, live)).mode, "microvm");
+    assert.equal(looks, 1);
   });
 
   test("does not wait for what it does not need", async () => {

@@ -7,29 +7,35 @@ import type { SandboxConfig } from "./sandbox-config.ts";
 /** Longer than a trial boot, and well below the kubelet's four minutes for RunPodSandbox. */
 const VERDICT_TIMEOUT_MS = 30_000;
 
-/** Decides where a pod runs, and counts the answer. Waits for the first verdict when it depends on that. Throws `ERR_PLACEMENT`. */
+/**
+ * Decides where a pod runs, and counts the answer. Waits for the first verdict when it depends on that; before a pod is refused for what the
+ * node lacks, the node is looked at again: it may have been mended. Throws `ERR_PLACEMENT`.
+ */
 export async function decidePlacement(
   runtime: Runtime,
   request: { readonly config: SandboxConfig; readonly handler: string },
   options: { readonly signal: AbortSignal },
 ): Promise<Placement> {
-  const now = place(inputOf(runtime, request));
-  const decided = now.reason === "VirtualizationUnknown" ? await afterVerdict(runtime, request, options) : now;
+  const decided = await reconsider(runtime, request, options);
   runtime.metrics.podPlaced({ mode: decided.mode, reason: decided.reason, handler: handlerLabel(request.handler) });
   if (decided.mode === "refused") throw new RuntimeError({ code: "ERR_PLACEMENT", reason: decided.reason }, decided.message);
   return decided;
 }
 
-async function afterVerdict(
+async function reconsider(
   runtime: Runtime,
   request: { readonly config: SandboxConfig; readonly handler: string },
   options: { readonly signal: AbortSignal },
 ): Promise<Placement | PlacementRefusal> {
+  const { virtualization } = runtime;
+  const now = place(inputOf(runtime, request));
+  const { reason } = now;
+  if (reason !== "VirtualizationUnknown" && reason !== "RequiresVirtualization") return now;
   using deadline = withDeadline(VERDICT_TIMEOUT_MS, options.signal);
   try {
-    await runtime.virtualization.settled(deadline);
+    await (reason === "VirtualizationUnknown" ? virtualization.settled(deadline) : virtualization.lookAgain(deadline));
   } catch (error) {
-    // Still unknown: the refusal says so, and that another try is worth it.
+    // Nothing new in time: the refusal says what is known, and what to do.
     if (options.signal.aborted || !isTimeout(deadline.signal.reason)) throw error;
   }
   return place(inputOf(runtime, request));

@@ -77,7 +77,7 @@ export function fakeRuntime(
 
 /** Virtualization about which all is known. */
 export function fixed(report: VirtualizationReport): Virtualization {
-  return { report: () => report, settled: async () => report };
+  return { report: () => report, settled: async () => report, lookAgain: async () => report };
 }
 
 export function fakePodRecord(changes: Partial<PodRecord> = {}): PodRecord {

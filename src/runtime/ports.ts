@@ -184,6 +184,8 @@ export interface Virtualization {
   report(): VirtualizationReport;
   /** Resolves with the first report that is not `unknown`. */
   settled(options: { readonly signal: AbortSignal }): Promise<VirtualizationReport>;
+  /** Looks anew when files or a device lacked, for somebody who cannot do without; resolves with what is known then. Never repeats a trial boot. */
+  lookAgain(options: { readonly signal: AbortSignal }): Promise<VirtualizationReport>;
 }
 
 export type PodMode = "microvm" | "flat";

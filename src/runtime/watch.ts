@@ -57,8 +57,12 @@ async function supervisorDied(runtime: Runtime, pod: Pod): Promise<void> {
 
 /** Whether the pod's VM has ended, and with it its containers. Its auraed stays: the pod's teardown ends that. */
 async function vmDied(runtime: Runtime, pod: Pod): Promise<boolean> {
-  const status = await vmStatus(pod, { signal: runtime.shutdown });
-  if (status.state !== VmState.VM_STATE_EXITED) return false;
+  // An auraed that does not answer is ending itself, which shows a moment later: the caller looks again.
+  const status = await vmStatus(pod, { signal: runtime.shutdown }).catch((error: unknown) => {
+    runtime.log.debug("a pod's auraed does not say how its microVM is", { podId: pod.id, cause: messageOf(error) });
+    return undefined;
+  });
+  if (status?.state !== VmState.VM_STATE_EXITED) return false;
   const reason = status.oomKilled ? "OOMKilled" : "SandboxCrashed";
   const message = `the pod's microVM ended: ${vmEnd(status)}`;
   await crash(runtime, pod, { reason, message }, () => markLost(runtime, pod, reason, message));

@@ -93,7 +93,8 @@ function diskArgs({ paths }: Wiring): string[] {
       "-blockdev",
       JSON.stringify({ "node-name": name, driver: "raw", "read-only": readOnly, ...options, file: { driver: "file", filename } }),
     ],
-    ...["-device", `virtio-blk-pci,drive=${name},serial=${name},disable-legacy=on`],
+    // On a full disk of the host the guest's writes fail. By default QEMU would stop the machine, and nobody would know.
+    ...["-device", `virtio-blk-pci,drive=${name},serial=${name},werror=report,disable-legacy=on`],
   ];
   // The scratch disk dies with its machine, so nothing is gained by a flush: an fsync in the guest costs the guest alone. Its content goes through
   // the host's page cache, where it is charged to the machine and given back under pressure.

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
-import { mkdtempDisposable, readdir, readFile, readlink, rm, writeFile } from "node:fs/promises";
+import { mkdtempDisposable, readdir, readFile, readlink, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -164,6 +164,19 @@ test("a verdict that somebody else brought about is noticed", async () => {
   await new VmProbe(bed.options).trialBoot({ signal });
   while (virtualization.report().state !== "available") await sleep(10, undefined, { signal });
   assert.equal(await bed.boots(), 2);
+});
+
+test("what lacked is looked for again as soon as somebody needs it; a failed trial boot is not repeated for that", async () => {
+  await using bed = await createBed();
+  await bed.behave("exit 1");
+  await using virtualization = NodeVirtualization.open({ ...bed.options, guestDir: join(bed.path, "guest") }, { log: silentLog });
+  assert.match(messageOf(await virtualization.settled({ signal })), /manifest\.json: not found/);
+  assert.match(messageOf(await virtualization.lookAgain({ signal })), /manifest\.json: not found/);
+  await symlink(bed.path, join(bed.path, "guest"));
+  const reports = await Promise.all([virtualization.lookAgain({ signal }), virtualization.lookAgain({ signal })]);
+  for (const report of reports) assert.match(messageOf(report), /a trial boot of the guest .* ended with exit code 1/);
+  assert.match(messageOf(await virtualization.lookAgain({ signal })), /a trial boot/);
+  assert.equal(await bed.boots(), 1);
 });
 
 test("waits between trials double from the least to the most", () => {

@@ -18,6 +18,14 @@ interface Finding {
   readonly parts?: BootParts;
   /** Wait before the next look; undefined: none is needed. */
   readonly nextLookMs: number | undefined;
+  /** The next look costs next to nothing: whoever needs a microVM gets one at once. */
+  readonly onDemand?: boolean;
+}
+
+/** A look that somebody may ask for, or has asked for. */
+interface Demand {
+  readonly asked: PromiseWithResolvers<void>;
+  readonly looked: PromiseWithResolvers<void>;
 }
 
 /** Missing files or a missing device are seen at once when they come; to look costs next to nothing. */
@@ -34,6 +42,7 @@ export class NodeVirtualization implements Virtualization, AsyncDisposable {
   readonly #first = Promise.withResolvers<void>();
   #report: VirtualizationReport = { state: "unknown" };
   #parts: BootParts | undefined;
+  #demand: Demand | undefined;
   #work: Promise<void> = Promise.resolve();
 
   private constructor(options: ResolvedVmOptions, log: Log) {
@@ -54,6 +63,13 @@ export class NodeVirtualization implements Virtualization, AsyncDisposable {
 
   async settled({ signal }: { readonly signal: AbortSignal }): Promise<VirtualizationReport> {
     await untilAborted(this.#first.promise, signal);
+    return this.#report;
+  }
+
+  async lookAgain({ signal }: { readonly signal: AbortSignal }): Promise<VirtualizationReport> {
+    const demand = this.#demand;
+    demand?.asked.resolve();
+    if (demand !== undefined) await untilAborted(demand.looked.promise, signal);
     return this.#report;
   }
 
@@ -80,8 +96,10 @@ export class NodeVirtualization implements Virtualization, AsyncDisposable {
     const { signal } = this.#closing;
     try {
       for (;;) {
-        const { report, parts, nextLookMs } = await this.#look(signal);
+        const { report, parts, nextLookMs, onDemand = false } = await this.#look(signal);
         this.#enter(report, parts);
+        this.#demand?.looked.resolve();
+        this.#demand = onDemand ? { asked: Promise.withResolvers(), looked: Promise.withResolvers() } : undefined;
         if (nextLookMs === undefined) return;
         await this.#pause(nextLookMs, signal);
       }
@@ -89,16 +107,23 @@ export class NodeVirtualization implements Virtualization, AsyncDisposable {
       if (signal.aborted) return;
       // Nothing that was foreseen: no pod may wait for a verdict that never comes.
       this.#enter({ state: "unavailable", message: `virtualization cannot be examined: ${messageOf(error)}`, consoleTail: "" }, undefined);
+    } finally {
+      this.#demand?.looked.resolve();
     }
   }
 
-  /** Ends early when another process has kept a verdict. */
+  /** Ends early when another process has kept a verdict, or when somebody asks for a look. */
   async #pause(durationMs: number, signal: AbortSignal): Promise<void> {
     const { verdictFile, noticeMs } = this.#options;
     const before = await readChangeTime(verdictFile);
+    let isAsked = false;
+    const asked = this.#demand?.asked.promise.then(() => {
+      isAsked = true;
+    });
     for (let restMs = durationMs; restMs > 0; restMs -= noticeMs) {
-      await sleep(Math.min(restMs, noticeMs), signal);
-      if ((await readChangeTime(verdictFile)) !== before) return;
+      const slept = sleep(Math.min(restMs, noticeMs), signal);
+      await (asked === undefined ? slept : Promise.race([slept, asked]));
+      if (isAsked || (await readChangeTime(verdictFile)) !== before) return;
     }
   }
 
@@ -112,7 +137,7 @@ export class NodeVirtualization implements Virtualization, AsyncDisposable {
       return { report: { state: "available", accelerator: "tcg", message }, parts, nextLookMs: undefined };
     } catch (error) {
       if (!(error instanceof VmError)) throw error;
-      return { report: lacking(error.message), nextLookMs: LACKING_LOOK_MS };
+      return { report: lacking(error.message), nextLookMs: LACKING_LOOK_MS, onDemand: true };
     }
   }
 
