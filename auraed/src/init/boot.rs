@@ -110,9 +110,10 @@ fn make_cgroups() -> io::Result<()> {
     Ok(())
 }
 
-/// A kernel without the setting is no reason not to boot.
+/// A kernel without the setting, as for modules where it has none, does without it.
 fn set(name: &str, value: &str) {
-    if let Err(error) = fs::write(Path::new("/proc/sys").join(name), value) {
-        eprintln!("auraed init: setting {name}: {error}");
+    match fs::write(Path::new("/proc/sys").join(name), value) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => eprintln!("auraed init: setting {name}: {error}"),
+        _ => {}
     }
 }
