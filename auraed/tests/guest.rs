@@ -161,6 +161,22 @@ async fn a_container_out_of_memory_is_told_apart() {
 }
 
 #[tokio::test]
+async fn containers_share_a_pid_namespace_that_is_not_the_guests() {
+    let Some(kernel) = kernel() else { return };
+    let configuration = guest::ConfigureRequest { shared_pid: true, interface: None, shm_size_bytes: 1 << 20, ..configuration() };
+    let mut machine = Machine::ready_with(&kernel, configuration).await;
+    assert_eq!(machine.configured.pid_path, "/run/aurae/ns/pid");
+    let logs = Logs::open(&mut machine).await.keep();
+    machine.run("a", "exec sleep 1001", |_| {}).await;
+    machine.run("b", "exec sleep 1002", |_| {}).await;
+    let seen = machine.output("b", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '").await;
+    assert!(seen.contains("sleep 1001") && seen.contains("sleep 1002") && !seen.contains("/init"), "{seen}");
+    assert_eq!(machine.output("b", "ls /sys/class/net 2>/dev/null; ifconfig | grep -c eth0; true").await, "0\n");
+    machine.end().await;
+    logs.await.unwrap();
+}
+
+#[tokio::test]
 async fn logs_wait_for_the_host_and_lose_nothing() {
     let Some(kernel) = kernel() else { return };
     let mut machine = Machine::ready(&kernel).await;

@@ -90,8 +90,12 @@ impl Machine {
 
     /// Booted and configured with `configuration()`, with one layer mounted.
     pub async fn ready(kernel: &Path) -> Self {
+        Self::ready_with(kernel, configuration()).await
+    }
+
+    pub async fn ready_with(kernel: &Path, configuration: guest::ConfigureRequest) -> Self {
         let mut machine = Self::boot(kernel, Hardware::default()).await;
-        machine.configure(configuration()).await.unwrap_or_else(|status| panic!("{status}\n{}", machine.console()));
+        machine.configure(configuration).await.unwrap_or_else(|status| panic!("{status}\n{}", machine.console()));
         machine.plug(0);
         let request = guest::MountLayersRequest { layers: vec![layer(0)] };
         let paths = machine.guest.mount_layers(request).await.unwrap_or_else(|status| panic!("{status}\n{}", machine.console()));
@@ -133,6 +137,11 @@ impl Machine {
 
     pub fn spec(&self, id: &str, args: &[&str]) -> Value {
         let caps = json!(["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_KILL", "CAP_NET_ADMIN"]);
+        let pid = if self.configured.pid_path.is_empty() {
+            json!({ "type": "pid" })
+        } else {
+            json!({ "type": "pid", "path": self.configured.pid_path })
+        };
         json!({
             "ociVersion": "1.0.2",
             "process": {
@@ -150,7 +159,7 @@ impl Machine {
             "linux": {
                 "cgroupsPath": format!("/pod/{id}"),
                 "namespaces": [
-                    { "type": "mount" }, { "type": "pid" },
+                    { "type": "mount" }, pid,
                     { "type": "ipc", "path": self.configured.ipc_path }, { "type": "uts", "path": self.configured.uts_path },
                 ],
                 "maskedPaths": ["/proc/kcore"], "readonlyPaths": ["/proc/sys"],
