@@ -129,7 +129,7 @@ async fn configured_as_asked(machine: &mut Machine) {
     assert_eq!(machine.configure(other).await.unwrap_err().code(), Code::AlreadyExists);
     let request = guest::MountLayersRequest { layers: vec![layer(0)] };
     assert_eq!(machine.guest.mount_layers(request).await.unwrap().into_inner().paths, ["/run/aurae/layers/layer-0"]);
-    let elsewhere = guest::Layer { root_port: "02.1".to_owned(), ..layer(0) };
+    let elsewhere = guest::Layer { pci_path: "02.1/00.0".to_owned(), ..layer(0) };
     let status = machine.guest.mount_layers(guest::MountLayersRequest { layers: vec![elsewhere] }).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument, "{status}");
 }

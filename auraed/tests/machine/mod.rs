@@ -49,6 +49,8 @@ pub struct Machine {
     qemu: Qemu,
     /// Our end of the control port.
     control: UnixStream,
+    /// Nobody answers here: no test uses a volume.
+    _volumes: UnixListener,
 }
 
 /// The kernel; `None`, with the reason printed, where a guest cannot be booted.
@@ -74,6 +76,7 @@ impl Machine {
         let dir = tempfile::Builder::new().prefix("auraed-vm-").tempdir().unwrap();
         write_initrd(&dir.path().join("initrd"));
         let listener = UnixListener::bind(dir.path().join("control")).unwrap();
+        let volumes = UnixListener::bind(dir.path().join("volumes")).unwrap();
         let mut command = command(dir.path(), kernel, &hardware);
         let began = Instant::now();
         let mut qemu = Qemu(command.spawn().unwrap());
@@ -85,7 +88,7 @@ impl Machine {
         println!("first answer after {} ms, {} MiB", first_answer.as_millis(), hardware.memory_mib);
         assert_eq!((hello.pid, hello.auraed_version.as_str()), (1, auraed::VERSION));
         let guest = GuestServiceClient::new(channel);
-        Self { dir, pod, guest, configured: guest::ConfigureResponse::default(), first_answer, qemu, control }
+        Self { dir, pod, guest, configured: guest::ConfigureResponse::default(), first_answer, qemu, control, _volumes: volumes }
     }
 
     /// Booted and configured with `configuration()`, with one layer mounted.
@@ -288,7 +291,7 @@ pub fn configuration() -> guest::ConfigureRequest {
 }
 
 pub fn layer(port: u32) -> guest::Layer {
-    guest::Layer { root_port: format!("02.{port}"), name: format!("layer-{port}") }
+    guest::Layer { pci_path: format!("02.{port}/00.0"), name: format!("layer-{port}") }
 }
 
 fn command(dir: &Path, kernel: &Path, hardware: &Hardware) -> Command {
@@ -308,6 +311,8 @@ fn command(dir: &Path, kernel: &Path, hardware: &Hardware) -> Command {
     qemu.args(["-chardev", &format!("file,id=console,path={}", path("console")), "-device", "isa-serial,chardev=console"]);
     qemu.args(["-device", "virtio-serial-pci", "-chardev", &format!("socket,id=control,path={}", path("control"))]);
     qemu.args(["-device", "virtserialport,chardev=control,name=aurae.control"]);
+    qemu.args(["-chardev", &format!("socket,id=volumes,path={}", path("volumes"))]);
+    qemu.args(["-device", "virtserialport,chardev=volumes,name=aurae.volumes"]);
     qemu.args(["-qmp", &format!("unix:{},server=on,wait=off", path("qmp"))]);
     // Frames go to a socket that nobody has: they are lost, as on a cable that ends nowhere.
     let cable = format!("dgram,id=net,local.type=unix,local.path={},remote.type=unix,remote.path={}", path("frames"), path("nobody"));
