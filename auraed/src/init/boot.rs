@@ -43,12 +43,10 @@ const MOUNTS: [Mount; 7] = [
 ];
 
 /// Below /proc/sys.
-const SETTINGS: [(&str, &str); 3] = [
+const SETTINGS: [(&str, &str); 2] = [
     // A guest that has lost its kernel or its pid 1 ends at once, and is not started again.
     ("kernel/panic", "-1"),
     ("kernel/panic_on_oops", "1"),
-    // Kept for programs that ask for more than the hard limit of an ordinary machine.
-    ("fs/nr_open", "1048576"),
 ];
 
 /// The root becomes a mount that containers can leave; /proc is there afterwards.
@@ -110,9 +108,10 @@ fn make_cgroups() -> io::Result<()> {
     Ok(())
 }
 
-/// A kernel without the setting is no reason not to boot.
+/// A kernel without the setting, as for modules where it has none, does without it.
 fn set(name: &str, value: &str) {
-    if let Err(error) = fs::write(Path::new("/proc/sys").join(name), value) {
-        eprintln!("auraed init: setting {name}: {error}");
+    match fs::write(Path::new("/proc/sys").join(name), value) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => eprintln!("auraed init: setting {name}: {error}"),
+        _ => {}
     }
 }

@@ -69,8 +69,8 @@ fn hugepage_kib(directory: &str) -> Option<u64> {
 
 fn size_name(kib: u64) -> String {
     match kib {
-        _ if kib % (1024 * 1024) == 0 => format!("{}GB", kib / (1024 * 1024)),
-        _ if kib % 1024 == 0 => format!("{}MB", kib / 1024),
+        _ if kib.is_multiple_of(1024 * 1024) => format!("{}GB", kib / (1024 * 1024)),
+        _ if kib.is_multiple_of(1024) => format!("{}MB", kib / 1024),
         _ => format!("{kib}KB"),
     }
 }

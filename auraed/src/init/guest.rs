@@ -86,7 +86,10 @@ impl Task {
         }
         let shared = self.pod.shared();
         let sandbox = configure::apply(&wanted, &shared.hierarchies, &shared.children, &self.binary).await?;
-        tokio::task::spawn_blocking(volumes::ensure_mounted).await.map_err(io::Error::from).map_err(GuestError::io("mount the volumes"))??;
+        tokio::task::spawn_blocking(volumes::ensure_mounted)
+            .await
+            .map_err(io::Error::from)
+            .map_err(GuestError::io("mount the volumes"))??;
         let cgroup = ContainerCgroup::at(sandbox.cgroup_directories().to_vec());
         self.pod.set_place(Place { network: Some(OWN_NETWORK.into()), cgroup: Some(cgroup) });
         let configured = Configured { pins: sandbox.pins.clone(), facts: Facts::read()? };

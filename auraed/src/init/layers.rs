@@ -12,8 +12,10 @@ use tokio::time::{Instant, sleep};
 
 use super::errors::GuestError;
 use crate::host::layer::erofs;
+use crate::sys::mounts;
 
 const DEVICES: &str = "/sys/bus/pci/devices";
+const MOUNT_TABLE: &str = "/proc/self/mountinfo";
 const TARGETS: &str = "/run/aurae/layers";
 /// How long a device that was plugged may take to appear.
 const APPEARANCE_LIMIT: Duration = Duration::from_secs(5);
@@ -90,7 +92,21 @@ async fn attach_elsewhere(device: PathBuf, target: PathBuf) -> io::Result<()> {
 fn attach(device: &Path, target: &Path) -> io::Result<()> {
     fs::create_dir_all(target)?;
     let mounted = erofs(&device.to_string_lossy(), true)?;
-    Ok(rustix::mount::move_mount(mounted.as_fd(), "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
+    rustix::mount::move_mount(mounted.as_fd(), "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+    if is_mapped(&fs::read_to_string(MOUNT_TABLE)?, target) {
+        return Ok(());
+    }
+    mounts::unmount_all(target)?;
+    Err(io::Error::other("its files cannot be mapped (DAX), and would be copied into the guest's memory"))
+}
+
+/// Whether the mount at `target` has kept the option: where the device cannot, EROFS only drops it.
+fn is_mapped(table: &str, target: &Path) -> bool {
+    let mut mounts = table.lines().filter_map(|line| {
+        let (mount, file_system) = line.split_once(" - ")?;
+        Some((mount.split(' ').nth(4)?, file_system.split(' ').nth(2)?))
+    });
+    mounts.any(|(at, options)| Path::new(at) == target && options.split(',').any(|option| option == "dax=always"))
 }
 
 /// The directory of the device at a path of PCI addresses. The number of a bus is the kernel's choice: only the device and function are known.
@@ -138,6 +154,16 @@ mod tests {
         ] {
             assert!(Layer::new(port.to_owned(), name.to_owned()).is_err(), "{port} {name}");
         }
+    }
+
+    #[test]
+    fn a_mount_that_lost_its_option_is_seen() {
+        let table = "\
+40 1 259:0 / /run/aurae/layers/a ro,nodev,relatime - erofs /dev/pmem0 ro,user_xattr,acl,dax=always
+41 1 259:1 / /run/aurae/layers/b ro,nodev,relatime - erofs /dev/pmem1 ro,user_xattr,acl
+";
+        assert!(is_mapped(table, Path::new("/run/aurae/layers/a")));
+        assert!(!is_mapped(table, Path::new("/run/aurae/layers/b")) && !is_mapped(table, Path::new("/run/aurae/layers")));
     }
 
     #[test]
