@@ -41,6 +41,7 @@ fn vm_code(error: &VmError) -> Code {
         VmError::OtherVm | VmError::OtherLog { .. } | VmError::OtherLayer { .. } => Code::AlreadyExists,
         VmError::NotStarted | VmError::Ended { .. } | VmError::ShuttingDown => Code::Unavailable,
         VmError::TooMany { .. } => Code::ResourceExhausted,
+        VmError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => Code::ResourceExhausted,
         VmError::Volumes(error) => fs_code(error),
         VmError::Pod(error) => self::code(error),
         VmError::Cgroup(error) => cgroup_code(error),

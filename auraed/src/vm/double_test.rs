@@ -84,7 +84,7 @@ impl Double {
         let path = request.uri().path().to_owned();
         match path.rsplit('/').next().unwrap() {
             "Hello" => {
-                let serve = |request: Request<api::HelloRequest>| async {
+                let serve = |request: Request<api::HelloRequest>| async move {
                     let mut response = Response::new(api::HelloResponse { pid: 1, ..Default::default() });
                     let echoed = request.metadata().get("x-request-id").cloned();
                     echoed.map(|id| response.metadata_mut().insert("x-echo", id));
@@ -180,11 +180,10 @@ async fn scene(double: Double) -> Scene {
     let guest = tokio::spawn(async move {
         theirs.write_all(GREETING).await.unwrap();
         let incoming = tokio_stream::once(Ok::<_, std::io::Error>(theirs)).chain(tokio_stream::pending());
-        let server = tonic::transport::Server::builder()
+        let mut server = tonic::transport::Server::builder()
             .max_concurrent_streams(MAX_STREAMS)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
-        let mut server = server;
         let _ = server.serve_with_incoming(double, incoming).await;
     });
     let opening = relay.clone();

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{OpenOptionsExt, fchown};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, fchown};
 use std::path::Path;
 
 use rustix::fs::{SeekFrom, seek};
@@ -11,6 +11,8 @@ use rustix::io::Errno;
 
 /// Bytes copied in one call.
 const CHUNK_BYTES: u64 = 64 * 1024 * 1024;
+/// The same through a buffer of ours.
+const BUFFER_BYTES: usize = 1024 * 1024;
 
 /// Makes `path` a copy of `template` in which holes stay holes, mode 0600, for `uid`. What was at `path` is gone.
 pub fn make(template: &Path, path: &Path, uid: u32, gid: u32) -> io::Result<()> {
@@ -48,13 +50,26 @@ fn copy(source: &File, target: &File) -> io::Result<()> {
         while at < end {
             let (mut from, mut to) = (at, at);
             let length = usize::try_from((end - at).min(CHUNK_BYTES)).map_err(io::Error::other)?;
-            match rustix::fs::copy_file_range(source, Some(&mut from), target, Some(&mut to), length)? {
+            let copied = match rustix::fs::copy_file_range(source, Some(&mut from), target, Some(&mut to), length) {
+                // Between file systems of two kinds it is not for the kernel to do.
+                Err(Errno::XDEV) => copy_piece(source, target, at, length)?,
+                result => result?,
+            };
+            match copied {
                 0 => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the template became shorter while it was copied")),
                 copied => at += copied as u64,
             }
         }
     }
     Ok(())
+}
+
+/// Copies some of the `length` bytes at `at`; 0 at the end of the source.
+fn copy_piece(source: &File, target: &File, at: u64, length: usize) -> io::Result<usize> {
+    let mut buffer = vec![0; length.min(BUFFER_BYTES)];
+    let read = source.read_at(&mut buffer, at)?;
+    target.write_all_at(&buffer[..read], at)?;
+    Ok(read)
 }
 
 /// The next stretch of data at or after `from`.

@@ -19,12 +19,14 @@ pub fn serve(journal: &Journal, request: api::EventsRequest) -> Outgoing<api::Ev
             let open = newest.borrow_and_update().is_some();
             let batch = journal.after(after);
             if batch.is_empty() {
+                if !open {
+                    return;
+                }
                 let changed = tokio::select! {
-                    changed = newest.changed(), if open => changed.is_ok(),
+                    changed = newest.changed() => changed.is_ok(),
                     () = sender.closed() => false,
-                    else => false,
                 };
-                if !open || !changed {
+                if !changed {
                     return;
                 }
             }
