@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup proto build guest fmt check test unit e2e conformance critest full bench demo clean
+.PHONY: help setup proto build guest fmt check test unit e2e smoke microvm conformance critest full bench demo clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -38,6 +38,14 @@ e2e: build ## End-to-end tests alone
 	@tools/peers.sh crictl
 	@tools/run.sh node tools/test.ts e2e
 
+smoke: build ## A session and a storm of kill -9, on microVMs
+	@tools/peers.sh crictl
+	@AURAE_CRI_E2E_PODS=microvm tools/run.sh node tools/test.ts smoke
+
+microvm: build ## The end-to-end tests with every pod a microVM
+	@tools/peers.sh crictl
+	@AURAE_CRI_E2E_PODS=microvm tools/run.sh node tools/test.ts e2e
+
 conformance: build ## critest once, on the default handler
 	@tools/peers.sh critest crictl cni-plugins
 	@tools/run.sh node e2e/critest/run.ts --runtime aurae-cri --handler ""
@@ -46,7 +54,7 @@ critest: build ## The conformance suite per handler beside containerd; the table
 	@tools/peers.sh
 	@tools/run.sh node e2e/critest/run.ts --runtime aurae-cri --runtime containerd
 
-full: check test demo critest bench ## What must hold before a release
+full: check test microvm demo critest bench ## What must hold before a release
 
 bench: build ## Compare with containerd and runc on this machine, in one run
 	@tools/peers.sh crictl containerd runc cni-plugins

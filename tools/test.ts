@@ -1,5 +1,5 @@
 /**
- * test.ts SUITE...: runs the suites `unit` (TypeScript, then Rust) and `e2e`, prints what was skipped and why, and closes with
+ * test.ts SUITE...: runs the suites `unit` (TypeScript, then Rust), `e2e` and `smoke`, prints what was skipped and why, and closes with
  * `N passed, N failed, N skipped`. A suite that runs no test has failed: silence is how a broken glob looks.
  */
 import { spawn } from "node:child_process";
@@ -41,6 +41,8 @@ const suites: Readonly<Record<string, readonly Suite[]>> = {
   ],
   // One at a time: scenarios measure themselves against crictl's default timeouts.
   e2e: [{ name: "end to end", run: () => runNodeTests(["e2e/scenarios/**/*.e2e.ts"], 1) }],
+  // What CI repeats on microVMs: the whole session, and the daemon killed at every point of it.
+  smoke: [{ name: "smoke", run: () => runNodeTests(["e2e/scenarios/{crictl-session,failpoints}.e2e.ts"], 1) }],
 };
 
 async function runNodeTests(patterns: readonly string[], concurrency: number): Promise<Counts> {
