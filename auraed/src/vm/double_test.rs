@@ -1,5 +1,6 @@
 //! A guest that is none: it speaks the contracts on the other end of a socket pair, as the guest's auraed does on its port.
 
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -168,7 +169,8 @@ impl Serve for Relayed {
 struct Scene {
     relay: Relay,
     client: PodServiceClient<tonic::transport::Channel>,
-    guest: tokio::task::JoinHandle<()>,
+    /// The guest's end of the port once more: to close it, whoever else holds it.
+    port: std::os::unix::net::UnixStream,
     _dir: tempfile::TempDir,
 }
 
@@ -177,7 +179,8 @@ async fn scene(double: Double) -> Scene {
     let relay = Relay::default();
     relay.set(Link::Booting);
     let (ours, mut theirs) = UnixStream::pair().unwrap();
-    let guest = tokio::spawn(async move {
+    let port = std::os::unix::net::UnixStream::from(theirs.as_fd().try_clone_to_owned().unwrap());
+    tokio::spawn(async move {
         theirs.write_all(GREETING).await.unwrap();
         let incoming = tokio_stream::once(Ok::<_, std::io::Error>(theirs)).chain(tokio_stream::pending());
         let mut server = tonic::transport::Server::builder()
@@ -199,9 +202,18 @@ async fn scene(double: Double) -> Scene {
         let socket = socket.clone();
         async move { UnixStream::connect(socket).await.map(hyper_util::rt::TokioIo::new) }
     });
-    let endpoint = tonic::transport::Endpoint::from_static("http://localhost").initial_connection_window_size(1 << 24);
+    // As the daemon's: the connection's window covers every stream's.
+    let endpoint = tonic::transport::Endpoint::from_static("http://localhost")
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
     let channel = endpoint.connect_with_connector(connector).await.unwrap();
-    Scene { relay, client: PodServiceClient::new(channel).max_decoding_message_size(64 << 20), guest, _dir: dir }
+    Scene { relay, client: PodServiceClient::new(channel).max_decoding_message_size(64 << 20), port, _dir: dir }
+}
+
+impl Scene {
+    fn end_guest(&self) {
+        self.port.shutdown(std::net::Shutdown::Both).unwrap();
+    }
 }
 
 async fn until(what: &str, mut holds: impl FnMut() -> bool) {
@@ -309,7 +321,7 @@ async fn calls_wait_for_a_guest_and_fail_with_the_reason_when_it_is_gone() {
     let input = tokio_stream::once(exec("flood")).chain(tokio_stream::pending());
     let mut stream = scene.client.exec(input).await.unwrap().into_inner();
     stream.message().await.unwrap().unwrap();
-    scene.guest.abort();
+    scene.end_guest();
     // What was under way breaks off; what comes then is told why.
     while let Ok(Some(_)) = stream.message().await {}
     let told = scene.relay.clone();
@@ -360,7 +372,7 @@ async fn the_guests_events_become_ours_and_are_acknowledged() {
     let recorded: Vec<_> = ours.journal().after(0).into_iter().map(|event| (event.number, event.view.id)).collect();
     assert_eq!(recorded, [(1, "c".to_owned()), (2, "c".to_owned()), (3, "c".to_owned())]);
     assert!(std::fs::read_to_string(dir.path().join("exits/c.json")).unwrap().contains("\"code\":3"));
-    scene.guest.abort();
+    scene.end_guest();
     tokio::time::timeout(Duration::from_secs(5), following).await.expect("it follows a guest that is gone").unwrap();
 }
 
@@ -384,6 +396,6 @@ async fn the_guests_records_reach_their_files_and_are_acknowledged() {
     let acks: Vec<_> = double.log_acks.lock().unwrap().iter().map(|ack| (ack.through, ack.error.is_empty())).collect();
     assert_eq!(acks, [(1, true), (2, false), (3, true), (4, true)]);
     assert_eq!(std::fs::read_to_string(dir.path().join("0.log")).unwrap(), "T stdout F one\nT stdout F two\n");
-    scene.guest.abort();
+    scene.end_guest();
     tokio::time::timeout(Duration::from_secs(5), following).await.expect("it follows a guest that is gone").unwrap();
 }
