@@ -283,8 +283,10 @@ async fn streams_that_nobody_reads_do_not_stop_others_and_end_with_their_client(
     let mut scene = scene(double.clone()).await;
     let mut stalled = Vec::new();
     for _ in 0..32 {
-        let input = tokio_stream::once(exec("flood")).chain(tokio_stream::pending());
-        stalled.push(scene.client.exec(input).await.unwrap().into_inner());
+        // This client resets a stream only when its own side of it is over too.
+        let (sender, receiver) = tokio::sync::mpsc::channel(1);
+        sender.send(exec("flood")).await.unwrap();
+        stalled.push((sender, scene.client.exec(ReceiverStream::new(receiver)).await.unwrap().into_inner()));
     }
     until("the floods begin", || double.floods_under_way.load(Ordering::Relaxed) == 32).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
