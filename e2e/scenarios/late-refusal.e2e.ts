@@ -95,8 +95,15 @@ test("with aurae-vm it only fails: the pod goes on, and the next attempt is a mi
 
 test("devices, the kernel's file systems and shared mounts of the host are refused by their field", { skip }, async () => {
   await using pod = await node().runPod({ runtimeHandler: "aurae-vm" });
-  const device = { devices: [{ hostPath: "/dev/net/tun", containerPath: "/dev/tun", permissions: "rw" }] };
-  await assertRefused(node().kind, pod.create(device), refused(/config\.devices\[0\]\.host_path: "\/dev\/net\/tun"/));
+  // The guest has a tun of its own.
+  const devices = ["/dev/net/tun", "/dev/console"].map((hostPath, index) => ({
+    hostPath,
+    containerPath: `/dev/d${index}`,
+    permissions: "rw",
+  }));
+  await assertRefused(node().kind, pod.create({ devices }), refused(/config\.devices\[1\]\.host_path: "\/dev\/console"/));
+  const container = await pod.start({ devices: devices.slice(0, 1) });
+  assert.equal(await container.shell("stat -c '%t %T' /dev/d0"), "a c8");
   for (const hostPath of ["/sys/fs/cgroup", "/proc", "/"]) {
     const mounts = [
       { hostPath: node().prefix.logsDir, containerPath: "/logs" },
