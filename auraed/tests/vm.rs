@@ -144,7 +144,9 @@ impl TestVm {
         let cgroups = [format!("/{}", self.name), format!("/{}-vm", self.name)];
         let mut command = Command::new(AURAED);
         command.args(["host", "clean-pod", "--dir"]).arg(self.dir.path());
-        cgroups.iter().for_each(|name| drop(command.args(["--cgroup", name])));
+        for name in &cgroups {
+            command.args(["--cgroup", name]);
+        }
         let output = command.output().unwrap();
         assert!(output.status.success(), "{output:?}");
     }
@@ -228,13 +230,15 @@ async fn qemu_has_what_it_needs_and_nothing_else() {
     assert!(!exists(pid) && !scratch.exists());
 }
 
+type Spoil = fn(&mut api::StartVmRequest);
+
 #[tokio::test]
 async fn a_start_that_fails_says_which_step_and_can_be_tried_again() {
     let mut vm = TestVm::bare().await;
     let early = vm.vm.start_vm(vm.shell("true")).await.unwrap_err();
     assert_eq!(early.code(), Code::FailedPrecondition, "{early}");
     vm.supervisor.create_sandbox(vm.sandbox_request()).await.unwrap();
-    let cases: [(&str, fn(&mut api::StartVmRequest)); 4] = [
+    let cases: [(&str, Spoil); 4] = [
         ("execute", |request| request.program = "/usr/bin/no-such-qemu".to_owned()),
         ("mount a file of the VM: /no/such/file", |request| {
             request.files = vec![api::VmFile { host_path: "/no/such/file".to_owned(), path: "/f".to_owned() }];

@@ -1,7 +1,6 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
-import type { AuraedWay } from "../runtime/ports.ts";
 import { HostError } from "./errors.ts";
 import { isAlive, type ProcessIdentity, readStartTime, terminate } from "./pids.ts";
 import { run } from "./process.ts";
@@ -31,7 +30,7 @@ export class AuraedHost {
   }
 
   /** Starts `auraed pod` or `auraed vm` for the directory and returns when it listens on `<dir>/auraed.sock`. */
-  startAuraed(dir: string, way: AuraedWay, { signal }: Wait): Promise<ProcessIdentity> {
+  startAuraed(dir: string, way: "pod" | "vm", { signal }: Wait): Promise<ProcessIdentity> {
     const { auraedPath, ociRuntime } = this.#options;
     // In a microVM containers are run by the guest's own.
     const args = [way, "--dir", dir, ...(way === "vm" || ociRuntime === "" ? [] : ["--oci-runtime", ociRuntime])];

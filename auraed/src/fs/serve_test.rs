@@ -67,7 +67,7 @@ impl Client {
     }
 
     fn init(&mut self) {
-        let body: Vec<u8> = [7_u32, 36, 131_072, u32::MAX & !(1 << 30)].into_iter().flat_map(u32::to_ne_bytes).collect();
+        let body: Vec<u8> = [7_u32, 36, 131_072, !(1_u32 << 30)].into_iter().flat_map(u32::to_ne_bytes).collect();
         assert_eq!(self.call(INIT, 0, &body).unwrap()[..4], 7_u32.to_ne_bytes());
     }
 

@@ -183,7 +183,7 @@ async fn scene(double: Double) -> Scene {
     tokio::spawn(async move {
         theirs.write_all(GREETING).await.unwrap();
         let incoming = tokio_stream::once(Ok::<_, std::io::Error>(theirs)).chain(tokio_stream::pending());
-        let mut server = tonic::transport::Server::builder()
+        let server = tonic::transport::Server::builder()
             .max_concurrent_streams(MAX_STREAMS)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
