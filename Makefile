@@ -59,6 +59,7 @@ full: check test microvm demo critest bench ## What must hold before a release
 bench: build ## Compare with containerd and runc on this machine, in one run
 	@tools/peers.sh crictl containerd runc cni-plugins
 	@tools/run.sh node e2e/bench/run.ts
+	@tools/run.sh node e2e/bench/microvm.ts
 
 demo: build ## From nothing to a running pod, told in text; leaves nothing behind
 	@tools/peers.sh crictl

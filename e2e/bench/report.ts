@@ -10,8 +10,13 @@ export interface Measured {
   readonly comparison: Comparison;
 }
 
-const begin = "<!-- bench: begin, written by `make bench` -->";
-const end = "<!-- bench: end -->";
+/** Which part of the page: flat pods beside containerd, or microVMs beside bare QEMU. */
+export type Section = "flat" | "microvm";
+
+function marks(section: Section) {
+  const name = section === "flat" ? "bench" : `bench ${section}`;
+  return { begin: `<!-- ${name}: begin, written by \`make bench\` -->`, end: `<!-- ${name}: end -->` };
+}
 
 /** The table of one run, in Markdown that also reads well in a terminal. */
 export function renderReport(subject: string, peer: string, measured: readonly Measured[]): string {
@@ -38,7 +43,8 @@ export function renderReport(subject: string, peer: string, measured: readonly M
 }
 
 /** Puts the table between the markers of the document; without them it goes to the end. */
-export async function writeReport(path: string, report: string): Promise<void> {
+export async function writeReport(path: string, report: string, part: Section = "flat"): Promise<void> {
+  const { begin, end } = marks(part);
   const text = existsSync(path) ? await readFile(path, "utf8") : "# Limits in numbers\n";
   const section = `${begin}\n\n${report}\n\n${end}`;
   const from = text.indexOf(begin);
