@@ -66,7 +66,7 @@ async function runNodeTests(patterns: readonly string[], concurrency: number): P
 }
 
 async function runCargoTests(): Promise<Counts> {
-  const child = spawn(join(root, "tools/build-auraed.sh"), ["test", "--locked", "--no-fail-fast"], {
+  const child = spawn(join(root, "tools/build-auraed.sh"), ["test", "--locked", "--no-fail-fast", "--profile", "quick"], {
     cwd: root,
     stdio: ["ignore", "pipe", "inherit"],
   });

@@ -340,8 +340,9 @@ async fn what_is_not_there_is_said() {
     vm.start(vm.shell("exec sleep 1000")).await;
     let attach = vm.vm.attach_network(api::AttachNetworkRequest {}).await.unwrap_err();
     assert_eq!((attach.code(), attach.message().contains("has none")), (Code::FailedPrecondition, true), "{attach}");
-    let shared = vm.vm.share_volumes(api::ShareVolumesRequest::default()).await.unwrap_err();
-    assert_eq!(shared.code(), Code::Unimplemented);
+    let missing = api::Volume { name: "v".to_owned(), host_path: "/no/such/directory".to_owned(), read_only: false };
+    let shared = vm.vm.share_volumes(api::ShareVolumesRequest { volumes: vec![missing] }).await.unwrap_err();
+    assert!(shared.message().contains("/no/such/directory"), "{shared}");
     let log = api::OpenLogRequest { container_id: "c".to_owned(), path: vm.text("logs/c/0.log") };
     vm.vm.open_log(log.clone()).await.unwrap();
     vm.vm.open_log(log).await.unwrap();
@@ -435,7 +436,7 @@ async fn the_interface_is_described_and_joined_once() {
 async fn more_than_one_interface_is_refused_by_name() {
     let mut vm = TestVm::new().await;
     let _peer = make_network(&vm);
-    ip(&vm.network, "link add other0 type dummy");
+    ip(&vm.network, "link add other0 type bridge");
     vm.start(vm.shell("exec sleep 1000")).await;
     let refused = vm.vm.attach_network(api::AttachNetworkRequest {}).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);

@@ -46,6 +46,8 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 /// What a container ends with whose VM was killed because the pod shuts down.
 const KILLED: i32 = 128 + nix::libc::SIGKILL;
 const MAX_LAYERS: usize = 256;
+/// How long after its ports QEMU may be gone itself.
+const OWN_END_LIMIT: Duration = Duration::from_millis(500);
 
 /// How the VM is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -247,7 +249,7 @@ impl Task {
             Request::Volumes(reply) => drop(reply.send(self.volumes().await)),
             Request::Expose { name, host_path, reply } => drop(reply.send(self.expose(name, host_path).await)),
             Request::Stop(reply) => drop(reply.send(self.stop().await)),
-            Request::Broken(reason) => self.give_up(&reason),
+            Request::Broken(reason) => self.broken(&reason).await,
         }
     }
 
@@ -391,6 +393,15 @@ impl Task {
             Volumes::Served(server) => Ok(server.clone()),
             Volumes::Failed(reason) => Err(VmError::Volumes(FsError::Ended(reason.clone()))),
             Volumes::Unserved(_) => Err(VmError::NotStarted),
+        }
+    }
+
+    /// The guest is lost. When that is because QEMU ends, what QEMU says of it is the reason.
+    async fn broken(&mut self, reason: &str) {
+        let Life::Running(running) = &mut self.life else { return };
+        match tokio::time::timeout(OWN_END_LIMIT, waited(&mut running.child)).await {
+            Ok(exited) => drop(self.end(exited, None).await),
+            Err(_) => self.give_up(reason),
         }
     }
 
