@@ -192,8 +192,10 @@ struct Running {
     oom_kills_before: u64,
     interface: Option<Interface>,
     layers: BTreeMap<String, PathBuf>,
-    /// What reads until QEMU's descriptors are closed.
-    readers: Vec<JoinHandle<()>>,
+    /// What hears QEMU and the guest's console, until their descriptors are closed.
+    listeners: Vec<JoinHandle<()>>,
+    /// What takes the guest's events and records, until its connection is closed.
+    followers: Vec<JoinHandle<()>>,
     volumes: Volumes,
 }
 
@@ -323,9 +325,8 @@ impl Task {
         let started_at_ns = now_ns();
         vm.set_state(State::Running { started_at_ns });
         vm.relay.set(Link::Booting);
-        let readers = vec![
-            tokio::spawn(vm.console.clone().follow(console)),
-            tokio::spawn(vm.messages.clone().follow(messages)),
+        let listeners = vec![tokio::spawn(vm.console.clone().follow(console)), tokio::spawn(vm.messages.clone().follow(messages))];
+        let followers = vec![
             tokio::spawn(connect(vm.relay.clone(), vm.requests.clone(), control)),
             tokio::spawn(vm.events.clone().follow(vm.relay.clone())),
             tokio::spawn(vm.logs.clone().follow(vm.relay.clone())),
@@ -340,7 +341,8 @@ impl Task {
             counters,
             interface: None,
             layers: BTreeMap::new(),
-            readers,
+            listeners,
+            followers,
             volumes: Volumes::Unserved(volumes.into()),
         }
     }
@@ -428,18 +430,15 @@ impl Task {
     async fn end(&mut self, exited: Exited, code: Option<i32>) -> Vec<(String, Exit)> {
         let Life::Running(running) = mem::replace(&mut self.life, Life::NotStarted) else { return Vec::new() };
         let oom_killed = running.counters.oom_kills() > running.oom_kills_before;
-        // Closed by QEMU's end: what it held of what the guest had said comes first.
-        let deadline = tokio::time::Instant::now() + DRAIN_LIMIT;
-        for mut reader in running.readers {
-            if tokio::time::timeout_at(deadline, &mut reader).await.is_err() {
-                reader.abort();
-            }
-        }
+        // Closed by QEMU's end: its last words are the reason.
+        finish(running.listeners).await;
         let exit = Exit { code: exited.code, oom_killed, finished_at_ns: exited.at_ns };
         self.vm.set_state(State::Exited { started_at_ns: running.started_at_ns, exit });
         let reason = ended(&self.vm);
         tracing::info!(code = exited.code, oom_killed, reason, "QEMU has ended");
         self.vm.relay.set(Link::Ended(reason));
+        // What QEMU held of what the guest had said comes before the end of its containers.
+        finish(running.followers).await;
         // Of a VM that ended by itself nobody saw how a container did: that is for the daemon to say.
         let ended = code.map(|code| self.vm.events.end_all(code, oom_killed)).unwrap_or_default();
         self.vm.logs.close_all();
@@ -451,6 +450,16 @@ impl Task {
         self.vm.journal().close();
         self.life = Life::Exited { spec: Box::new(running.spec), pid: running.child.pid };
         ended
+    }
+}
+
+/// Waits for tasks that end with QEMU, but not for ever.
+async fn finish(tasks: Vec<JoinHandle<()>>) {
+    let deadline = tokio::time::Instant::now() + DRAIN_LIMIT;
+    for mut task in tasks {
+        if tokio::time::timeout_at(deadline, &mut task).await.is_err() {
+            task.abort();
+        }
     }
 }
 
