@@ -1,6 +1,19 @@
 import { once } from "node:events";
 import { rm } from "node:fs/promises";
-import { createServer, type Socket } from "node:net";
+import { connect, createServer, type Socket } from "node:net";
+
+/** Whether somebody takes connections there: QEMU's socket is a file for a moment before it listens. */
+export async function isListening(path: string): Promise<boolean> {
+  const socket = connect(path);
+  try {
+    await once(socket, "connect");
+    return true;
+  } catch {
+    return false;
+  } finally {
+    socket.destroy();
+  }
+}
 
 export interface FakeCommand {
   readonly execute: string;

@@ -9,7 +9,7 @@ import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { LAYER_SLOTS, layerSlot, podWiring } from "./description.ts";
 import { VmError, type VmFact } from "./errors.ts";
-import { type FakeAnswer, openFakeQmp } from "./fake-qmp.ts";
+import { type FakeAnswer, isListening, openFakeQmp } from "./fake-qmp.ts";
 import { QemuMachine } from "./machine.ts";
 import { qemuArgs } from "./qemu-args.ts";
 import { QmpClient } from "./qmp.ts";
@@ -57,7 +57,7 @@ async function startMachine(): Promise<Bed> {
   const command = ["--mount", "--propagation", "private", "sh", "-euc", enterRoot, "sh", root, pod, qemuPath, ...bare];
   const child: ChildProcess = spawn("unshare", command, { stdio: ["ignore", "ignore", "inherit", "pipe", "pipe", "pipe"] });
   const qmpPath = join(pod, "run", "qmp.sock");
-  while (!existsSync(qmpPath)) {
+  while (!(await isListening(qmpPath))) {
     assert.equal(child.exitCode, null, "QEMU ended");
     await sleep(5, undefined, { signal });
   }

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { VmError, type VmFact } from "./errors.ts";
-import { type FakeAnswer, type FakeCommand, fakeGreeting, openFakeQmp } from "./fake-qmp.ts";
+import { type FakeAnswer, type FakeCommand, fakeGreeting, isListening, openFakeQmp } from "./fake-qmp.ts";
 import { QmpClient, type QmpEvent } from "./qmp.ts";
 
 const signal = AbortSignal.timeout(60_000);
@@ -25,7 +25,7 @@ async function startQemu(): Promise<Monitor> {
   const path = join(directory.path, "qmp.sock");
   const args = ["-S", "-M", "none", "-nodefaults", "-display", "none", "-qmp", `unix:${path},server=on,wait=off`];
   const child: ChildProcess = spawn(qemuPath, args, { stdio: "ignore" });
-  while (!existsSync(path)) {
+  while (!(await isListening(path))) {
     assert.equal(child.exitCode, null, "QEMU ended");
     await sleep(5);
   }
