@@ -37,6 +37,8 @@ function machineArgs({ accelerator, memoryMib, vcpus }: MachineDescription): str
     ...["-smp", `cpus=${vcpus}`],
     ...["-m", `size=${memoryMib}M,maxmem=${maxMib}M`],
     ...["-nodefaults", "-no-user-config", "-display", "none"],
+    // So that `top -H` and accounts can tell the guest's processors from QEMU's own threads.
+    ...["-name", "debug-threads=on"],
     // A guest that panics or reboots ends its machine.
     "-no-reboot",
     ...["-rtc", "base=utc,clock=host"],
