@@ -45,7 +45,7 @@ function probe(report: VirtualizationReport | undefined, changes: Partial<Virtua
   };
 }
 
-async function checksOf(options: CheckOptions, virtualization?: VirtualizationProbe, full = false) {
+async function checksOf(options: CheckOptions, virtualization: VirtualizationProbe = probe(UNAVAILABLE), full = false) {
   const { exitCode, stdout } = await check({ full, json: true }, options, { virtualization, signal });
   const { checks } = JSON.parse(stdout) as { checks: readonly Check[] };
   return { exitCode, named: (name: string) => checks.find((each) => each.name === name) };

@@ -35,7 +35,7 @@ export interface CheckOptions {
 
 export interface CheckModules {
   /** Undefined: this build has no microVMs. */
-  readonly virtualization: VirtualizationProbe | undefined;
+  readonly virtualization: VirtualizationProbe;
   readonly signal: AbortSignal;
 }
 
