@@ -64,10 +64,19 @@ impl Budget {
     }
 }
 
+/// What an event says: its message, and ` NAME=VALUE` for each of its fields.
 #[derive(Default)]
-struct Text {
-    message: String,
-    fields: String,
+pub(crate) struct Text {
+    pub message: String,
+    pub fields: String,
+}
+
+impl Text {
+    pub fn of(event: &Event<'_>) -> Self {
+        let mut text = Self::default();
+        event.record(&mut text);
+        text
+    }
 }
 
 impl Visit for Text {
@@ -85,8 +94,7 @@ impl Subscriber for Lines {
     }
 
     fn event(&self, event: &Event<'_>) {
-        let mut text = Text::default();
-        event.record(&mut text);
+        let text = Text::of(event);
         let time = format_utc(now_ns());
         let line = format!("{} {} {}{}\n", String::from_utf8_lossy(&time), event.metadata().level(), text.message, text.fields);
         let line = match &self.budget {

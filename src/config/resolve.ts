@@ -85,6 +85,9 @@ function findContradictions(config: Config, written: ReadonlyMap<string, RawEntr
   if (placement.default === "require-vm" && vm.accelerator === "off") {
     refuse("placement.default", '"require-vm" cannot be kept with vm.accelerator = "off": no pod would start');
   }
+  if (vm.accelerator !== "off" && !vm.qemuPath.startsWith("/usr/")) {
+    refuse("vm.qemu_path", `${vm.qemuPath} is not below /usr, which is all of the host that a microVM's QEMU can see: install it there`);
+  }
   if (root === state) refuse("state", `the same directory as root (${root}): one is kept over a reboot, the other is not`);
   return problems;
 }

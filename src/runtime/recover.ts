@@ -1,10 +1,11 @@
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 
+import { joinSignals, withDeadline } from "../lib/abort.ts";
 import type { ContainerRecord } from "./container.ts";
 import { markLost } from "./exits.ts";
 import { containerFingerprint, containerName, podFingerprint, podName } from "./identity.ts";
-import type { PodRecord } from "./pod.ts";
+import type { PodRecord, Sandbox } from "./pod.ts";
 import { discard, remove as removeContainer } from "./remove-container.ts";
 import { Container, Pod, podRootDir, podStateDir, type Runtime } from "./runtime.ts";
 import { savePod } from "./save.ts";
@@ -78,13 +79,23 @@ async function recoverPod(runtime: Runtime, pod: Pod, signal: AbortSignal): Prom
     case "stopping":
       return tearDown(runtime, pod, { signal });
     case "ready":
-      if (runtime.host.isAlive(state.sandbox.auraed)) await rollBackContainers(runtime, pod, signal);
-      // Finds a dead auraed by itself, and replays every event that was not acknowledged.
-      watchPod(runtime, pod);
-      return;
+      return followAgain(runtime, pod, state.sandbox, signal);
     case "crashed":
     case "stopped":
       return;
+  }
+}
+
+/** A guest may be gone, or hang: neither may keep the daemon from serving. */
+const GUEST_TIMEOUT_MS = 5_000;
+
+/** The watch finds a dead auraed or guest by itself, and replays every event that was not acknowledged. */
+async function followAgain(runtime: Runtime, pod: Pod, sandbox: Sandbox, signal: AbortSignal): Promise<void> {
+  using scope = sandbox.guest === undefined ? joinSignals(signal) : withDeadline(GUEST_TIMEOUT_MS, signal);
+  try {
+    if (runtime.host.isAlive(sandbox.auraed)) await rollBackContainers(runtime, pod, scope.signal);
+  } finally {
+    watchPod(runtime, pod);
   }
 }
 

@@ -128,7 +128,7 @@ async function bothOrNeither<A, B>(first: Promise<A>, second: Promise<B>): Promi
 /** First of the users that QEMUs run as: above what distributions, systemd and subordinate ids take by default. */
 const FIRST_VM_UID = 0x7000_0000;
 
-/** A user that no other pod's QEMU has: 28 bits of the pod's random id. */
+/** A user of the pod's own: 28 bits of its random id, so that two pods of a node hardly ever share one. */
 function vmUid(podId: string): number {
   return FIRST_VM_UID + Number.parseInt(podId.slice(0, 7), 16);
 }

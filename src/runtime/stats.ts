@@ -3,6 +3,7 @@ import {
   type PodStats as AgentPodStats,
   PodServiceService,
 } from "../../api/gen/aurae/pod/v0/pod.ts";
+import { withDeadline } from "../lib/abort.ts";
 import type { Container, Pod, Runtime } from "./runtime.ts";
 
 /** One container's figures; `usageNanoCores` is undefined until there are two samples to compare. */
@@ -30,7 +31,10 @@ export async function samplePod(runtime: Runtime, pod: Pod, options: { readonly 
   return { pod, stats: answer.pod, usageNanoCores: rateOf(runtime, pod.id, answer.pod), containers };
 }
 
-/** The same for several pods; one that is not READY, fails or vanishes is left out. */
+/** Of a list: a guest that hangs must not keep the figures of the others from whoever asked. */
+const SAMPLE_TIMEOUT_MS = 5_000;
+
+/** The same for several pods; one that is not READY, fails, hangs or vanishes is left out. */
 export async function samplePods(
   runtime: Runtime,
   pods: readonly Pod[],
@@ -38,13 +42,16 @@ export async function samplePods(
 ): Promise<readonly PodSample[]> {
   const ready = pods.filter(({ record }) => record.state.phase === "ready");
   const samples = await Promise.all(
-    ready.map((pod) =>
-      samplePod(runtime, pod, options).catch((error: unknown) => {
+    ready.map(async (pod) => {
+      using scope = withDeadline(SAMPLE_TIMEOUT_MS, options.signal);
+      try {
+        return await samplePod(runtime, pod, scope);
+      } catch (error) {
         options.signal.throwIfAborted();
         runtime.log.warn("no stats from a pod", { podId: pod.id }, error);
         return undefined;
-      }),
-    ),
+      }
+    }),
   );
   return samples.filter((sample) => sample !== undefined);
 }
@@ -67,8 +74,9 @@ async function sampleSome(
   options: { readonly signal: AbortSignal },
 ): Promise<readonly ContainerSample[]> {
   if (pod.record.state.phase !== "ready") return [];
+  using scope = withDeadline(SAMPLE_TIMEOUT_MS, options.signal);
   try {
-    const answer = await pod.agent.call(PodServiceService.stats, { containerIds: wanted.map(({ id }) => id) }, options);
+    const answer = await pod.agent.call(PodServiceService.stats, { containerIds: wanted.map(({ id }) => id) }, scope);
     return answer.containers.flatMap((stats) => {
       const container = pod.containers.get(stats.containerId);
       return container === undefined ? [] : [sampleOf(runtime, container, stats)];

@@ -29,7 +29,10 @@ const STEPS: readonly TeardownStep[] = [
 export async function tearDown(runtime: Runtime, pod: Pod, options: { readonly signal: AbortSignal }): Promise<void> {
   if (pod.record.state.phase === "stopped") return;
   pod.apply({ type: "stop" });
-  await savePod(runtime, pod);
+  // What the record is for is a daemon that dies meanwhile; what makes room on a full disk is the teardown.
+  await savePod(runtime, pod).catch((error: unknown) => {
+    runtime.log.error("it cannot be recorded that a pod is being stopped: stopping it all the same", { podId: pod.id }, error);
+  });
   await giveBack(runtime, pod, options);
   pod.apply({ type: "torn-down" });
   await savePod(runtime, pod);

@@ -1,17 +1,16 @@
 //! The `--log` file: one JSON object a line with `level`, `msg` and `time`, as callers of OCI runtimes expect.
 
-use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::SystemTime;
 
-use tracing::field::{Field, Visit};
 use tracing::span;
 use tracing::{Event, Level, Metadata, Subscriber};
 
 use super::OciError;
+use crate::log::Text;
 
 struct JsonLines {
     file: File,
@@ -31,28 +30,13 @@ pub fn install(path: Option<&Path>, debug: bool) -> Result<(), OciError> {
     tracing::subscriber::set_global_default(JsonLines { file, level }).map_err(|error| OciError::runtime("installing the log", error))
 }
 
-#[derive(Default)]
-struct Text {
-    message: String,
-    fields: String,
-}
-
-impl Visit for Text {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        // Writing to a String cannot fail.
-        let _ =
-            if field.name() == "message" { write!(self.message, "{value:?}") } else { write!(self.fields, " {}={value:?}", field.name()) };
-    }
-}
-
 impl Subscriber for JsonLines {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         *metadata.level() <= self.level
     }
 
     fn event(&self, event: &Event<'_>) {
-        let mut text = Text::default();
-        event.record(&mut text);
+        let text = Text::of(event);
         let level = match *event.metadata().level() {
             Level::ERROR => "error",
             Level::WARN => "warning",
