@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { promisify } from "node:util";
-import { cpio, guestRoot } from "./initrd.ts";
+import { cpio, initialRoot } from "./initrd.ts";
 
 const run = promisify(execFile);
 
@@ -17,12 +17,17 @@ async function listing(archive: Uint8Array): Promise<string[]> {
 }
 
 test("cpio reads the archive: root's, from the epoch, with parents before children", async () => {
-  const lines = await listing(cpio(guestRoot(new Uint8Array(10))));
+  const lines = await listing(cpio(initialRoot(new Uint8Array(10), [{ name: "01-a.ko", content: new Uint8Array(7) }])));
   assert.ok(lines.every((line) => / 0 +0 +\d+ Jan {2}1 {2}1970 /.test(line)));
   assert.match(lines.find((line) => line.endsWith(" init")) ?? "", /^-rwxr-xr-x .* 10 /);
-  assert.ok(lines.some((line) => line.startsWith("l") && line.endsWith(" sbin/modprobe -> /proc/1/exe")));
+  assert.match(lines.find((line) => line.endsWith(" modules/01-a.ko")) ?? "", /^-rw-r--r-- .* 7 /);
   const names = lines.map((line) => line.split(" ").at(-1) ?? "");
-  assert.ok(names.indexOf("sbin") >= 0 && names.indexOf("sbin") < lines.findIndex((line) => line.includes("sbin/modprobe")));
+  assert.ok(names.indexOf("modules") >= 0 && names.indexOf("modules") < names.indexOf("modules/01-a.ko"));
+});
+
+test("without modules there is no directory for them: that is what the init looks for", async () => {
+  const lines = await listing(cpio(initialRoot(new Uint8Array(10), [])));
+  assert.ok(!lines.some((line) => line.includes("modules")));
 });
 
 for (const sizeBytes of [0, 1, 2, 3, 4, 4097]) {
@@ -43,5 +48,5 @@ for (const sizeBytes of [0, 1, 2, 3, 4, 4097]) {
 
 test("the same program gives the same bytes", () => {
   const program = new TextEncoder().encode("a program");
-  assert.deepEqual(cpio(guestRoot(program)), cpio(guestRoot(program)));
+  assert.deepEqual(cpio(initialRoot(program, [])), cpio(initialRoot(program, [])));
 });

@@ -1,27 +1,30 @@
 /**
- * initrd.ts INIT OUTPUT: the guest's initrd, a `newc` cpio with one program as /init, the name /sbin/modprobe for it, and the directories
- * that pid 1 mounts on. The same program gives the same bytes: no time, owner or inode number of this machine is in it.
+ * initrd.ts INIT OUTPUT [MODULE...]: an initrd, a `newc` cpio with one program as /init, two directories to mount on, and kernel modules that
+ * it shall load. The same files give the same bytes: no time, owner or inode number of this machine is in it.
  */
 import { readFile, rename, writeFile } from "node:fs/promises";
+import { basename } from "node:path";
 
 /** What the archive holds; paths without a leading `/`. */
 export type Entry =
   | { readonly kind: "directory"; readonly path: string }
-  | { readonly kind: "program"; readonly path: string; readonly content: Uint8Array }
-  | { readonly kind: "link"; readonly path: string; readonly target: string };
+  | { readonly kind: "file" | "program"; readonly path: string; readonly content: Uint8Array };
 
-const modes = { directory: 0o040755, program: 0o100755, link: 0o120777 } as const;
+const modes = { directory: 0o040755, file: 0o100644, program: 0o100755 } as const;
 
-/** Parents stand before what is in them: the kernel makes no directory by itself. */
-const mountPoints = ["dev", "proc", "sys", "run", "tmp", "var", "scratch", "sbin"];
+/** A module, by its name without directories. */
+export interface Module {
+  readonly name: string;
+  readonly content: Uint8Array;
+}
 
-/** The guest's root as pid 1 finds it. */
-export function guestRoot(init: Uint8Array): Entry[] {
+/** The initial root as pid 1 finds it. Parents stand before what is in them: the kernel makes no directory by itself. */
+export function initialRoot(init: Uint8Array, modules: readonly Module[]): Entry[] {
+  const directories = ["dev", "root", ...(modules.length > 0 ? ["modules"] : [])];
   return [
-    ...mountPoints.map((path): Entry => ({ kind: "directory", path })),
+    ...directories.map((path): Entry => ({ kind: "directory", path })),
+    ...modules.map(({ name, content }): Entry => ({ kind: "file", path: `modules/${name}`, content })),
     { kind: "program", path: "init", content: init },
-    // Started by the kernel (CONFIG_MODPROBE_PATH): pid 1's own binary, wherever that is by then; it looks at the name it was started by.
-    { kind: "link", path: "sbin/modprobe", target: "/proc/1/exe" },
   ];
 }
 
@@ -34,8 +37,7 @@ export function cpio(entries: readonly Entry[]): Uint8Array {
 }
 
 function contentOf(entry: Entry): Uint8Array {
-  if (entry.kind === "program") return entry.content;
-  return new TextEncoder().encode(entry.kind === "link" ? entry.target : "");
+  return entry.kind === "directory" ? new Uint8Array() : entry.content;
 }
 
 /** Header, name and content, each padded to four bytes. */
@@ -47,11 +49,12 @@ function record(path: string, mode: number, inode: number, content: Uint8Array):
 }
 
 if (import.meta.main) {
-  const [init, output, ...rest] = process.argv.slice(2);
-  if (init === undefined || output === undefined || rest.length > 0) {
-    console.error("usage: initrd.ts INIT OUTPUT");
+  const [init, output, ...files] = process.argv.slice(2);
+  if (init === undefined || output === undefined) {
+    console.error("usage: initrd.ts INIT OUTPUT [MODULE...]");
     process.exit(2);
   }
-  await writeFile(`${output}.new`, cpio(guestRoot(await readFile(init))));
+  const modules = await Promise.all(files.map(async (file): Promise<Module> => ({ name: basename(file), content: await readFile(file) })));
+  await writeFile(`${output}.new`, cpio(initialRoot(await readFile(init), modules)));
   await rename(`${output}.new`, output);
 }

@@ -1,12 +1,16 @@
 #!/usr/bin/env bash
-# guest.sh [AURAED [DIRECTORY]]: makes what a microVM boots (vmlinux, initrd, modules.erofs, scratch.img, manifest.json) and the benchmark's
+# guest.sh [AURAED [DIRECTORY]]: makes what a microVM boots (vmlinux, system.erofs, scratch.img, manifest.json) and the benchmark's
 # hello.initrd in DIRECTORY (default: build/guest) around AURAED (default: build/auraed). The kernel comes out of the cache when it was built
 # there before; the rest takes a second. guest/README.md tells what each part is.
+#
+# AURAE_CRI_GUEST_KERNEL  own (default): built from source once, some minutes; debian: Debian's, downloaded; any: own when it was built
+#                         before, else debian
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=tools/env.sh
 . "$root/tools/env.sh"
 
+system_uuid=6f5a3c1e-8b1d-4c55-9f0e-617572616503
 scratch_size=10GiB
 scratch_uuid=6f5a3c1e-8b1d-4c55-9f0e-617572616501
 scratch_seed=6f5a3c1e-8b1d-4c55-9f0e-617572616502
@@ -17,14 +21,15 @@ main() {
   [ "$(uname -m)" = x86_64 ] || die "the guest's kernel is configured for x86_64 only, not for $(uname -m)"
   [ -x "$auraed" ] || die "there is no $auraed: run 'make build', or name the auraed that the guest shall run"
   mkdir -p "$cache/guest" "$output"
-  kernel=$(kernel_directory)
+  kernel=$(kernel_directory "${AURAE_CRI_GUEST_KERNEL:-own}")
   [ -d "$kernel" ] || build_kernel "$kernel"
   # Beside the output: what is finished moves in by rename, the manifest last.
   fresh=$(mktemp -d "$output/.new.XXXXXX")
   # shellcheck disable=SC2064  # expanded now: the trap outlives the local
   trap "rm -rf '$fresh'" EXIT
-  cp --reflink=auto "$kernel"/{vmlinux,modules.erofs} "$fresh"
-  node "$root/guest/initrd.ts" "$auraed" "$fresh/initrd"
+  cp --reflink=auto "$kernel/vmlinux" "$fresh"
+  make_system "$fresh" "$kernel" "$auraed"
+  make_initrd "$fresh" "$kernel" "$auraed"
   make_scratch "$fresh/scratch.img"
   make_hello "$fresh"
   manifest "$fresh" "$kernel" "$auraed" >"$fresh/manifest.json"
@@ -32,24 +37,52 @@ main() {
   echo "$output"
 }
 
-# Named by everything that the result depends on, so that checkouts share it.
+# kernel_directory WHICH. Named by everything that the result depends on, so that checkouts share it.
 kernel_directory() {
-  echo "$cache/guest/kernel-$(cat "$root"/guest/kernel/{config,build.sh} | sha256sum | cut -c 1-12)"
+  local kernels="$root/guest/kernel" own debian
+  own="$cache/guest/kernel-$(cat "$kernels"/{config,build.sh} | sha256sum | cut -c 1-12)"
+  debian="$cache/guest/kernel-debian-$(cat "$kernels"/{debian.sh,vmlinux.ts} | sha256sum | cut -c 1-12)"
+  case $1 in
+    own) echo "$own" ;;
+    debian) echo "$debian" ;;
+    any) if [ -d "$own" ]; then echo "$own"; else echo "$debian"; fi ;;
+    *) die "AURAE_CRI_GUEST_KERNEL is '$1': own, debian or any" ;;
+  esac
 }
 
 build_kernel() {
-  local lock temporary
+  local script=build.sh lock temporary
+  case $1 in */kernel-debian-*) script=debian.sh ;; esac
   exec {lock}>"$cache/guest/kernel.lock"
   flock -n "$lock" || { echo "waiting for another build of the guest's kernel ..." && flock "$lock"; }
   if [ ! -d "$1" ]; then
     # What an interrupted build left.
     rm -rf "$cache"/guest/.{kernel,tree,download}.??????
     temporary=$(mktemp -d "$cache/guest/.kernel.XXXXXX")
-    "$root/guest/kernel/build.sh" "$temporary" {lock}>&- || { rm -rf "$temporary" && exit 1; }
+    "$root/guest/kernel/$script" "$temporary" {lock}>&- || { rm -rf "$temporary" && exit 1; }
     chmod 755 "$temporary"
     mv -T "$temporary" "$1"
   fi
   exec {lock}>&-
+}
+
+# make_system DIRECTORY KERNEL AURAED: the guest's root, on a file system that nothing can ever write to: auraed as /init and as /sbin/modprobe, the
+# kernel's modules, and what pid 1 mounts on.
+make_system() {
+  local tree="$1/system"
+  mkdir -p "$tree"/{dev,proc,sys,run,tmp,scratch,sbin,var,lib/modules}
+  install -m 0755 "$3" "$tree/init"
+  ln -s ../init "$tree/sbin/modprobe"
+  ln -s ../run "$tree/var/run"
+  fsck.erofs --extract="$tree/lib/modules" --overwrite "$2/modules.erofs" >/dev/null
+  [ ! -e "$2/modules.list" ] || install -D -m 0644 "$2/modules.list" "$tree/etc/modules"
+  mkfs.erofs --quiet -T 1700000000 -U "$system_uuid" --all-root "$1/system.erofs" "$tree"
+  rm -r "$tree"
+}
+
+# make_initrd DIRECTORY KERNEL AURAED: for a kernel that cannot read a disk by itself.
+make_initrd() {
+  [ ! -d "$2/initrd-modules" ] || node "$root/guest/initrd.ts" "$3" "$1/initrd" "$2"/initrd-modules/*
 }
 
 # An empty file system with all its metadata in one place, a hundred kilobytes of it written: no journal (the disk dies with its pod), no spare
@@ -71,16 +104,18 @@ make_hello() {
 
 # manifest DIRECTORY KERNEL AURAED
 manifest() {
-  local release version auraed
+  local release version auraed initrd=null arguments=()
   release=$(cat "$2/release")
   version=$(cat "$2/version")
   auraed=$("$3" --version | awk '{ print $2 }')
+  [ ! -e "$2/arguments" ] || mapfile -t arguments <"$2/arguments"
+  [ ! -e "$1/initrd" ] || initrd=$(part "$1/initrd" "$auraed $version")
   jq -n --arg arch "$(uname -m)" --arg release "$release" --arg auraed "$auraed" --argjson contract "$contract_version" \
-    --argjson kernel "$(part "$1/vmlinux" "$version")" --argjson initrd "$(part "$1/initrd" "$auraed")" \
-    --argjson modules "$(part "$1/modules.erofs" "$version")" --argjson scratch "$(part "$1/scratch.img" 1)" \
-    '{formatVersion: 1, architecture: $arch, kernelRelease: $release, auraedVersion: $auraed, contractVersion: $contract,
-      kernelArguments: {always: ["quiet"], tcg: ["mitigations=off"]},
-      parts: {kernel: $kernel, initrd: $initrd, modules: $modules, scratch: $scratch}}'
+    --argjson kernel "$(part "$1/vmlinux" "$version")" --argjson system "$(part "$1/system.erofs" "$auraed $version")" \
+    --argjson scratch "$(part "$1/scratch.img" 1)" --argjson initrd "$initrd" \
+    '{formatVersion: 2, architecture: $arch, kernelRelease: $release, auraedVersion: $auraed, contractVersion: $contract,
+      kernelArguments: {always: (["quiet"] + $ARGS.positional), tcg: ["mitigations=off"]},
+      parts: ({kernel: $kernel, system: $system, scratch: $scratch} + if $initrd then {initrd: $initrd} else {} end)}' --args "${arguments[@]}"
 }
 
 # part FILE VERSION: what the manifest says of a file. Behind dataBytes there is nothing but a hole, and the checksum is of what is before.
@@ -104,7 +139,10 @@ data_end() {
 # A new inode for what changed, nothing for what did not: a machine that runs keeps its files.
 move_in() {
   local name
-  for name in vmlinux modules.erofs initrd scratch.img hello.initrd manifest.json; do
+  # Of another kernel than this one's.
+  [ "$(jq '.parts | has("initrd")' "$1/manifest.json")" = true ] || rm -f "$2/initrd"
+  for name in vmlinux system.erofs initrd scratch.img hello.initrd manifest.json; do
+    [ "$name" = initrd ] && [ ! -e "$1/initrd" ] && continue
     [ "$name" != scratch.img ] && cmp --silent "$1/$name" "$2/$name" && continue
     mv -T "$1/$name" "$2/$name"
   done

@@ -17,8 +17,7 @@ const LIMIT_MS = 60_000;
 export function bareArguments(qemuArguments: readonly string[], scratch: string): string[] {
   const files: Readonly<Record<string, string>> = {
     "/kernel": join(guestDir, "vmlinux"),
-    "/initrd": join(guestDir, "hello.initrd"),
-    "/modules.erofs": join(guestDir, "modules.erofs"),
+    "/system.erofs": join(guestDir, "system.erofs"),
     "/scratch.img": scratch,
   };
   const bare: string[] = [];
@@ -26,7 +25,7 @@ export function bareArguments(qemuArguments: readonly string[], scratch: string)
     if (argument === "-qmp" || qemuArguments[index - 1] === "-qmp") continue;
     bare.push(bareArgument(argument, files));
   }
-  return bare;
+  return [...bare, "-initrd", join(guestDir, "hello.initrd")];
 }
 
 function bareArgument(argument: string, files: Readonly<Record<string, string>>): string {

@@ -18,6 +18,9 @@ import { Story } from "./story.ts";
 const webServer = `mkdir -p /tmp/www && echo "hello from $(hostname), served by pid $$" > /tmp/www/index.html
 echo "serving on port 80" ; trap 'echo "got SIGTERM, going"; exit 0' TERM ; httpd -f -p 80 -h /tmp/www & wait`;
 
+/** Debian's kernel under emulation takes longer than crictl waits by default: 4 s for a pod, 2 s for the rest. */
+const CRICTL_TIMEOUT = "60s";
+
 /** A pod of the demo: how it is asked for. */
 interface Way {
   readonly name: string;
@@ -59,7 +62,8 @@ async function main(kind: RuntimeKind): Promise<void> {
 }
 
 async function runOne(node: Node, story: Story, way: Way): Promise<Seen> {
-  const { crictl, prefix } = node;
+  const { prefix } = node;
+  const crictl = (...args: readonly string[]) => node.crictl.run("--timeout", CRICTL_TIMEOUT, ...args);
   const podPath = join(prefix.dir, "pod.json");
   const containerPath = join(prefix.dir, "container.json");
   await writeFile(podPath, JSON.stringify(podConfig(node, way)));
@@ -72,25 +76,25 @@ async function runOne(node: Node, story: Story, way: Way): Promise<Seen> {
     return result;
   };
 
-  const pod = await timed("crictl runp", () => crictl.run("runp", "-r", way.handler, podPath));
-  const container = await timed("crictl create", () => crictl.run("create", pod, containerPath, podPath));
-  await timed("crictl start", () => crictl.run("start", container));
-  story.show(await crictl.run("ps"));
-  const { status, info } = await crictl.json<PodStatus>("inspectp", "-o", "json", pod);
+  const pod = await timed("crictl runp", () => crictl("runp", "-r", way.handler, podPath));
+  const container = await timed("crictl create", () => crictl("create", pod, containerPath, podPath));
+  await timed("crictl start", () => crictl("start", container));
+  story.show(await crictl("ps"));
+  const { status, info } = await node.crictl.json<PodStatus>("inspectp", "-o", "json", pod);
   const { ip } = status.network;
   const page = await timed("its page, from the host", () => waitFor("the web server in the pod", () => get(`http://${ip}/`)));
   story.show(page.trim());
-  const kernel = await timed("crictl exec -s", () => crictl.run("exec", "-s", container, "/bin/uname", "-rv"));
-  story.show(await crictl.run("exec", "-s", container, "/bin/sh", "-c", "hostname; ip -4 -o addr show eth0; head -1 /proc/meminfo"));
-  story.show(await crictl.run("logs", container));
-  story.show(await story.phase(`${way.name}: crictl stats (two samples, a second apart)`, () => crictl.run("stats")));
+  const kernel = await timed("crictl exec -s", () => crictl("exec", "-s", container, "/bin/uname", "-rv"));
+  story.show(await crictl("exec", "-s", container, "/bin/sh", "-c", "hostname; ip -4 -o addr show eth0; head -1 /proc/meminfo"));
+  story.show(await crictl("logs", container));
+  story.show(await story.phase(`${way.name}: crictl stats (two samples, a second apart)`, () => crictl("stats")));
   if (!way.inGuest) console.log(drawPicture(await lookAt(node, { podId: pod, containerId: container, ip })));
-  await timed("crictl stop", () => crictl.run("stop", "--timeout", "5", container));
-  story.show(await crictl.run("logs", "--tail", "1", container));
+  await timed("crictl stop", () => crictl("stop", "--timeout", "5", container));
+  story.show(await crictl("logs", "--tail", "1", container));
   await timed("crictl rm, stopp, rmp", async () => {
-    await crictl.run("rm", container);
-    await crictl.run("stopp", pod);
-    await crictl.run("rmp", pod);
+    await crictl("rm", container);
+    await crictl("stopp", pod);
+    await crictl("rmp", pod);
   });
   const why = info.isolation === undefined ? {} : { isolation: info.isolation, reason: `${info.reason}: ${info.message}` };
   return { mode: way.name, facts: { "kernel seen inside": kernel.trim(), ...why, ...phasesOf(info), ...times } };

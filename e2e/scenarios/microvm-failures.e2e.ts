@@ -85,14 +85,14 @@ test("the kernel is missing", { skip }, async () => {
   await refusedUntilMended(spoil, new RegExp(`${guestDir}/vmlinux: not found: .*make guest.*install`));
 });
 
-test("the initrd is corrupt: one byte is another", { skip }, async () => {
+test("the system disk is corrupt: one byte is another", { skip }, async () => {
   const spoil = async () => {
-    await using file = await open(join(guestDir, "initrd"), "r+");
+    await using file = await open(join(guestDir, "system.erofs"), "r+");
     const { size } = await file.stat();
     const { buffer } = await file.read(Buffer.alloc(1), 0, 1, size >> 1);
     await file.write(Buffer.of((buffer[0] ?? 0) ^ 1), 0, 1, size >> 1);
   };
-  await refusedUntilMended(spoil, new RegExp(`${guestDir}/initrd: has SHA-256 [0-9a-f]{64}, and the manifest says .*make guest`));
+  await refusedUntilMended(spoil, new RegExp(`${guestDir}/system.erofs: has SHA-256 [0-9a-f]{64}, and the manifest says .*make guest`));
 });
 
 test("the guest's files are of another contract version", { skip }, async () => {

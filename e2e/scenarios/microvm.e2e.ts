@@ -99,7 +99,7 @@ test("QEMU is a user of its pod without any right, and its root holds its own fi
     assert.notEqual(await readlink(`/proc/${qemuPid}/ns/${kind}`), await readlink(`/proc/self/ns/${kind}`), kind);
   }
   const libraries = ["lib", "lib32", "lib64", "libx32"].filter((name) => existsSync(`/${name}`));
-  const expected = [...libraries, "dev", "etc", "initrd", "kernel", "layers", "modules.erofs", "run", "scratch.img", "usr"];
+  const expected = [...libraries, "dev", "etc", "kernel", "layers", "run", "scratch.img", "system.erofs", "usr"];
   assert.deepEqual((await readdir(`/proc/${qemuPid}/root`)).toSorted(), expected.toSorted());
   assert.deepEqual((await readdir(`/proc/${qemuPid}/root/dev`)).toSorted(), ["null", "urandom", "zero"]);
   assert.deepEqual(await readdir(`/proc/${qemuPid}/root/etc`), ["ld.so.cache"]);

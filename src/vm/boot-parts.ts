@@ -42,8 +42,9 @@ export async function findBootParts(
 
 /** What a verdict is about: with any of these another one, it is worth nothing. */
 export function verdictKey({ accelerator, qemu, files }: BootParts, bootId: string): string {
-  const { kernel, initrd } = files.parts;
-  return [accelerator.kind, bootId, release(), qemu.version, qemu.identity, kernel.sha256, initrd.sha256].join(" ");
+  const { kernel, system } = files.parts;
+  const guest = [kernel, system, files.initrd].map((part) => part?.sha256 ?? "none");
+  return [accelerator.kind, bootId, release(), qemu.version, qemu.identity, ...guest].join(" ");
 }
 
 export async function identifyQemu(path: string, { signal }: { readonly signal: AbortSignal }): Promise<Qemu> {

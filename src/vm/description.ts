@@ -17,8 +17,9 @@ export type Accelerator =
 /** Where QEMU finds a part of the machine: a path in the root that it runs in. */
 export interface MachinePaths {
   readonly kernel: string;
-  readonly initrd: string;
-  readonly modules: string;
+  /** Only for a kernel that needs one. */
+  readonly initrd: string | undefined;
+  readonly system: string;
   /** Absent: a machine without scratch disk. */
   readonly scratch: string | undefined;
   readonly qmp: string | undefined;
@@ -39,7 +40,7 @@ export interface Wiring {
 
 /** Of a pod's machine: `auraed vm` makes this root and hands over these descriptors (StartVmRequest). */
 export const podWiring = {
-  paths: { kernel: "/kernel", initrd: "/initrd", modules: "/modules.erofs", scratch: "/scratch.img", qmp: "/run/qmp.sock" },
+  paths: { kernel: "/kernel", initrd: "/initrd", system: "/system.erofs", scratch: "/scratch.img", qmp: "/run/qmp.sock" },
   control: { kind: "fd", fd: 3 },
   console: { kind: "fd", fd: 4 },
   volumes: { kind: "fd", fd: 5 },

@@ -23,7 +23,7 @@ async function createGuest() {
     return { file, version, sizeBytes, dataBytes: text.length, sha256: createHash("sha256").update(text).digest("hex") };
   };
   const manifest = {
-    formatVersion: 1,
+    formatVersion: 2,
     architecture,
     kernelRelease: "6.12.1",
     auraedVersion: "0.1.0",
@@ -31,14 +31,13 @@ async function createGuest() {
     kernelArguments: { always: ["quiet"], tcg: ["mitigations=off"] },
     parts: {
       kernel: await write("vmlinux", "a kernel", "6.12.1-1"),
-      initrd: await write("initrd", "an initrd", "0.1.0"),
-      modules: await write("modules.erofs", "modules", "6.12.1-1"),
+      system: await write("system.erofs", "a system", "0.1.0 6.12.1-1"),
       scratch: await write("scratch.img", "a file system", "1", SCRATCH_BYTES),
     },
   };
   const save = (changed: unknown): Promise<void> => writeFile(join(directory.path, "manifest.json"), JSON.stringify(changed));
   await save(manifest);
-  return { path: directory.path, manifest, save, [Symbol.asyncDispose]: () => directory.remove() };
+  return { path: directory.path, manifest, write, save, [Symbol.asyncDispose]: () => directory.remove() };
 }
 
 async function flawsOf(directory: string): Promise<readonly GuestFlaw[]> {
@@ -56,14 +55,25 @@ test("a complete guest is told as what its manifest says; a hole at an end is no
     [guest.path, "6.12.1", "0.1.0", { always: ["quiet"], tcg: ["mitigations=off"] }],
   );
   assert.equal(files.parts.scratch.sizeBytes, SCRATCH_BYTES);
-  assert.equal(files.parts.initrd.path, join(guest.path, "initrd"));
+  assert.equal(files.parts.system.path, join(guest.path, "system.erofs"));
+  assert.equal(files.initrd, undefined);
+});
+
+test("an initrd is a part like the others, where there is one", async () => {
+  await using guest = await createGuest();
+  const parts = { ...guest.manifest.parts, initrd: await guest.write("initrd", "an initrd", "0.1.0 6.12.1-1") };
+  await guest.save({ ...guest.manifest, parts });
+  const files = await loadGuestFiles(guest.path, { signal });
+  assert.equal(files.initrd?.path, join(guest.path, "initrd"));
+  await writeFile(join(guest.path, "initrd"), "an inutrd");
+  const [flaw] = await flawsOf(guest.path);
+  assert.deepEqual([flaw?.kind, flaw?.file], ["corrupt", join(guest.path, "initrd")]);
 });
 
 test("every flaw is told at once, each with its file", async () => {
   await using guest = await createGuest();
   await rm(join(guest.path, "vmlinux"));
-  await writeFile(join(guest.path, "initrd"), "an inutrd");
-  await writeFile(join(guest.path, "modules.erofs"), "mod");
+  await writeFile(join(guest.path, "system.erofs"), "a sustem");
   await using scratch = await open(join(guest.path, "scratch.img"), "r+");
   await scratch.truncate(5);
   const flaws = await flawsOf(guest.path);
@@ -71,32 +81,30 @@ test("every flaw is told at once, each with its file", async () => {
     flaws.map(({ kind, file }) => [kind, file.slice(guest.path.length + 1)]),
     [
       ["missing", "vmlinux"],
-      ["corrupt", "initrd"],
-      ["corrupt", "modules.erofs"],
+      ["corrupt", "system.erofs"],
       ["corrupt", "scratch.img"],
     ],
   );
   assert.match(flaws[1]?.problem ?? "", /has SHA-256 [0-9a-f]{64}, and the manifest says/);
-  assert.match(flaws[2]?.problem ?? "", /has 3 bytes, and the manifest says 7/);
+  assert.match(flaws[2]?.problem ?? "", /has 5 bytes, and the manifest says 67108864/);
   await assert.rejects(loadGuestFiles(guest.path, { signal }), (error: unknown) => {
     assert.ok(error instanceof VmError && error.fact.code === "ERR_GUEST_FILES");
-    assert.equal(error.fact.flaws.length, 4);
-    assert.match(error.message, /vmlinux: not found; .*initrd: has SHA-256.*make guest/);
+    assert.equal(error.fact.flaws.length, 3);
+    assert.match(error.message, /vmlinux: not found; .*system.erofs: has SHA-256.*make guest/);
     return true;
   });
 });
 
 const manifests: readonly (readonly [string, (manifest: Json) => void, GuestFlaw["kind"], RegExp])[] = [
-  ["another format", (manifest) => void (manifest["formatVersion"] = 2), "version", /formatVersion/],
+  ["another format", (manifest) => void (manifest["formatVersion"] = 1), "version", /formatVersion/],
   ["another architecture", (manifest) => void (manifest["architecture"] = "riscv64"), "version", /for riscv64, and this node is/],
   ["another contract", (manifest) => void (manifest["contractVersion"] = 2), "version", /contract version 2, and this daemon 1/],
   [
-    "modules of another kernel",
-    (manifest) => partOf(manifest, "modules", "version", "6.1"),
+    "a system of another auraed or kernel",
+    (manifest) => partOf(manifest, "system", "version", "9 6.12.1-1"),
     "version",
-    /modules of kernel 6\.1, and the kernel is 6\.12/,
+    /is of auraed and kernel 9 6\.12\.1-1, and the manifest says 0\.1\.0 6\.12\.1-1/,
   ],
-  ["an initrd with another auraed", (manifest) => partOf(manifest, "initrd", "version", "9"), "version", /holds auraed 9/],
   ["a part elsewhere", (manifest) => partOf(manifest, "kernel", "file", "../../boot/vmlinuz"), "corrupt", /parts\.kernel\.file/],
   ["a hidden part", (manifest) => partOf(manifest, "kernel", "file", ".vmlinux"), "corrupt", /parts\.kernel\.file/],
   ["no part", (manifest) => void delete (manifest["parts"] as Json)["scratch"], "corrupt", /parts\.scratch/],

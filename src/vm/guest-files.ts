@@ -10,8 +10,8 @@ import { VmError } from "./errors.ts";
 /** What the daemon and the guest's auraed must agree on beyond what protobuf forgives: another number cannot be driven. */
 export const CONTRACT_VERSION = 1;
 
-export const partNames = ["kernel", "initrd", "modules", "scratch"] as const;
-export type PartName = (typeof partNames)[number];
+/** What every guest has. `system`: its root file system, with auraed and the kernel's modules. */
+export type PartName = "kernel" | "system" | "scratch";
 
 /** A file that a microVM boots, as it was found. */
 export interface GuestPart {
@@ -30,6 +30,8 @@ export interface GuestFiles {
   /** Arguments that the kernel was built to be given: always, and under software emulation on top. */
   readonly kernelArguments: { readonly always: readonly string[]; readonly tcg: readonly string[] };
   readonly parts: Readonly<Record<PartName, GuestPart>>;
+  /** Only of a kernel that must load modules before it can read a disk. */
+  readonly initrd: GuestPart | undefined;
 }
 
 /** One reason why a guest cannot be booted. */
@@ -58,13 +60,13 @@ const part = z.object({
   sha256: z.string().regex(/^[0-9a-f]{64}$/),
 });
 const manifestSchema = z.object({
-  formatVersion: z.literal(1),
+  formatVersion: z.literal(2),
   architecture: text,
   kernelRelease: text,
   auraedVersion: text,
   contractVersion: z.number().int(),
   kernelArguments: z.object({ always: kernelArguments, tcg: kernelArguments }),
-  parts: z.object({ kernel: part, initrd: part, modules: part, scratch: part }),
+  parts: z.object({ kernel: part, system: part, scratch: part, initrd: part.optional() }),
 });
 type Manifest = z.infer<typeof manifestSchema>;
 type ManifestPart = z.infer<typeof part>;
@@ -85,16 +87,30 @@ export async function checkGuestFiles(directory: string, options: { readonly sig
   const manifest = await readManifest(directory);
   if ("kind" in manifest) return { complete: false, flaws: [manifest] };
   const flaws = versionFlaws(directory, manifest);
-  const found = await Promise.all(partNames.map((name) => checkPart(directory, manifest.parts[name], options.signal)));
+  const listed = Object.values(manifest.parts).filter((listedPart) => listedPart !== undefined);
+  const found = await Promise.all(listed.map((listedPart) => checkPart(directory, listedPart, options.signal)));
   flaws.push(...found.filter((flaw) => flaw !== undefined));
   if (flaws.length > 0) return { complete: false, flaws };
   const { kernelRelease, auraedVersion } = manifest;
-  const partOf = (name: PartName): GuestPart => {
-    const { file, version, sizeBytes, sha256 } = manifest.parts[name];
-    return { path: join(directory, file), version, sizeBytes, sha256 };
+  const partOf = ({ file, version, sizeBytes, sha256 }: ManifestPart): GuestPart => ({
+    path: join(directory, file),
+    version,
+    sizeBytes,
+    sha256,
+  });
+  const { kernel, system, scratch, initrd } = manifest.parts;
+  const parts = { kernel: partOf(kernel), system: partOf(system), scratch: partOf(scratch) };
+  return {
+    complete: true,
+    files: {
+      directory,
+      kernelRelease,
+      auraedVersion,
+      kernelArguments: manifest.kernelArguments,
+      parts,
+      initrd: initrd && partOf(initrd),
+    },
   };
-  const parts = { kernel: partOf("kernel"), initrd: partOf("initrd"), modules: partOf("modules"), scratch: partOf("scratch") };
-  return { complete: true, files: { directory, kernelRelease, auraedVersion, kernelArguments: manifest.kernelArguments, parts } };
 }
 
 /** As `checkGuestFiles`; throws ERR_GUEST_FILES with all flaws. */
@@ -133,11 +149,9 @@ function versionFlaws(directory: string, manifest: Manifest): GuestFlaw[] {
   if (contractVersion !== CONTRACT_VERSION) {
     refuse("manifest.json", `speaks contract version ${contractVersion}, and this daemon ${CONTRACT_VERSION}`);
   }
-  if (parts.modules.version !== parts.kernel.version) {
-    refuse(parts.modules.file, `modules of kernel ${parts.modules.version}, and the kernel is ${parts.kernel.version}`);
-  }
-  if (parts.initrd.version !== auraedVersion) {
-    refuse(parts.initrd.file, `holds auraed ${parts.initrd.version}, and the manifest says ${auraedVersion}`);
+  for (const holder of [parts.system, ...(parts.initrd === undefined ? [] : [parts.initrd])]) {
+    const wanted = `${auraedVersion} ${parts.kernel.version}`;
+    if (holder.version !== wanted) refuse(holder.file, `is of auraed and kernel ${holder.version}, and the manifest says ${wanted}`);
   }
   return flaws;
 }

@@ -36,7 +36,7 @@ mount --rbind /dev "$root/dev"
 mount --bind "$pod/run" "$root/run"
 mount --bind "$pod/layers" "$root/layers"
 mount -o remount,bind,ro "$root/layers"
-for file in kernel initrd modules.erofs scratch.img; do truncate -s 1M "$root/$file"; done
+for file in kernel system.erofs scratch.img; do truncate -s 1M "$root/$file"; done
 exec chroot "$root" "$@"`;
 
 interface Bed extends AsyncDisposable {

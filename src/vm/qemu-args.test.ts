@@ -14,7 +14,8 @@ const parts: BootParts = {
     kernelRelease: "6.12",
     auraedVersion: "1",
     kernelArguments: { always: ["quiet"], tcg: ["mitigations=off"] },
-    parts: { kernel: part("vmlinux"), initrd: part("initrd"), modules: part("modules.erofs"), scratch: part("scratch.img") },
+    parts: { kernel: part("vmlinux"), system: part("system.erofs"), scratch: part("scratch.img") },
+    initrd: undefined,
   },
 };
 const kvmParts: BootParts = { ...parts, accelerator: { kind: "kvm" } };
@@ -117,13 +118,22 @@ test("the pod's directories are the host's business: QEMU knows the paths of its
   assert.ok(!words.includes("/run/aurae-cri") && !words.includes("/var/lib") && !words.includes("/guest/"), words);
   assert.deepEqual(launch.files, [
     { hostPath: "/guest/vmlinux", path: "/kernel" },
-    { hostPath: "/guest/initrd", path: "/initrd" },
-    { hostPath: "/guest/modules.erofs", path: "/modules.erofs" },
+    { hostPath: "/guest/system.erofs", path: "/system.erofs" },
   ]);
+  assert.ok(!launch.args.includes("-initrd"));
   assert.equal(launch.scratchTemplate, "/guest/scratch.img");
   assert.equal(launch.scratchPath, `${dirs.rootDir}/scratch.img`);
   assert.equal(launch.runPath, `${dirs.stateDir}/vm`);
   assert.match(valueOf(launch.args, "-qmp"), /^unix:\/run\/qmp\.sock,/);
+});
+
+test("a kernel that needs an initrd gets it; the system disk is the first one, as its name on the command line says", () => {
+  const found = { ...parts, files: { ...parts.files, initrd: part("initrd") } };
+  const { args, files } = vmm(found).plan({ resources: undefined, overhead: undefined }).launch(dirs);
+  assert.equal(valueOf(args, "-initrd"), "/initrd");
+  assert.deepEqual(files.at(-1), { hostPath: "/guest/initrd", path: "/initrd" });
+  assert.match(valueOf(args, "-append"), / root=\/dev\/vda rootfstype=erofs ro init=\/init /);
+  assert.match(args.filter((arg) => arg.startsWith("virtio-blk-pci"))[0] ?? "", /drive=system,/);
 });
 
 test("descriptors are those that auraed vm hands over", () => {

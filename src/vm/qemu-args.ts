@@ -16,7 +16,8 @@ export function qemuArgs(machine: MachineDescription, wiring: Wiring, kernelArgu
   const { paths } = wiring;
   return [
     ...machineArgs(machine),
-    ...["-kernel", paths.kernel, "-initrd", paths.initrd, "-append", kernelCommandLine(machine.accelerator, kernelArguments)],
+    ...["-kernel", paths.kernel, "-append", kernelCommandLine(machine.accelerator, kernelArguments)],
+    ...(paths.initrd === undefined ? [] : ["-initrd", paths.initrd]),
     ...consoleArgs(wiring.console),
     ...portArgs(wiring),
     ...["-device", "virtio-rng-pci,disable-legacy=on"],
@@ -47,8 +48,12 @@ function machineArgs({ accelerator, memoryMib, vcpus }: MachineDescription): str
   ];
 }
 
+/** The guest's name of the first disk on the command line: built-in drivers find devices in the order of their slots, one after the other. */
+const SYSTEM_DISK = "/dev/vda";
+
 function kernelCommandLine(accelerator: Accelerator, { always, tcg }: GuestFiles["kernelArguments"]): string {
-  const common = ["console=ttyS0", "panic=-1", "random.trust_cpu=on", "cgroup_no_v1=all", ...always];
+  const root = [`root=${SYSTEM_DISK}`, "rootfstype=erofs", "ro", "init=/init"];
+  const common = ["console=ttyS0", "panic=-1", "random.trust_cpu=on", "cgroup_no_v1=all", ...root, ...always];
   return [...common, ...(accelerator.kind === "tcg" ? [...clockArguments(accelerator.hostTscKhz), ...tcg] : [])].join(" ");
 }
 
@@ -102,8 +107,8 @@ function diskArgs({ paths }: Wiring): string[] {
   // the host's page cache, where it is charged to the machine and given back under pressure.
   const scratch = { discard: "unmap", cache: { direct: false, "no-flush": true } };
   return [
+    ...disk("system", paths.system, {}, true),
     ...(paths.scratch === undefined ? [] : disk("scratch", paths.scratch, scratch, false)),
-    ...disk("modules", paths.modules, {}, true),
   ];
 }
 

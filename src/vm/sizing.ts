@@ -19,7 +19,7 @@ const MIB = 2 ** 20;
 const ALIGNMENT_BYTES = 2 * MIB;
 
 /**
- * What is gone in a guest before a container runs: 16 MiB of kernel, 11 MiB of auraed's sealed binary, and room for what auraed and the OCI
+ * What is gone in a guest before a container runs: 16 MiB of kernel, what is cached of auraed's binary, and room for what auraed and the OCI
  * engine allocate. The kernel's tables of pages are extra.
  */
 const RESERVE_BYTES = 48 * MIB;

@@ -34,9 +34,9 @@ export async function bootTrial(
 }
 
 function trialWiring({ files }: BootParts): Wiring {
-  const { kernel, initrd, modules } = files.parts;
+  const { kernel, system } = files.parts;
   return {
-    paths: { kernel: kernel.path, initrd: initrd.path, modules: modules.path, scratch: undefined, qmp: undefined },
+    paths: { kernel: kernel.path, initrd: files.initrd?.path, system: system.path, scratch: undefined, qmp: undefined },
     console: { kind: "stdio" },
     // Somebody is there, who says nothing: that is when the guest's auraed serves.
     control: { kind: "fd", fd: 3 },

@@ -1,4 +1,5 @@
-import { readFile } from "node:fs/promises";
+import { mkdir, readFile } from "node:fs/promises";
+import { dirname } from "node:path";
 import { z } from "zod";
 import { writeFileAtomic } from "../lib/atomic-write.ts";
 import type { TrialOutcome } from "./trial-boot.ts";
@@ -35,7 +36,9 @@ export async function readVerdict(file: string, key: string): Promise<Verdict | 
   }
 }
 
+/** The directory is made when a check comes before the daemon's first start. */
 export async function keepVerdict(file: string, verdict: Verdict): Promise<void> {
+  await mkdir(dirname(file), { recursive: true, mode: 0o700 });
   await writeFileAtomic(file, `${JSON.stringify(verdict, undefined, 2)}\n`);
 }
 

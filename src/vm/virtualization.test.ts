@@ -37,12 +37,11 @@ async function createBed(): Promise<Bed> {
   };
   const parts = {
     kernel: await part("vmlinux", "6"),
-    initrd: await part("initrd", "1"),
-    modules: await part("modules", "6"),
+    system: await part("system", "1 6"),
     scratch: await part("scratch", "1"),
   };
   const manifest = {
-    formatVersion: 1,
+    formatVersion: 2,
     architecture: process.arch === "arm64" ? "aarch64" : "x86_64",
     kernelRelease: "6.12.1",
     auraedVersion: "1",
@@ -65,7 +64,8 @@ async function createBed(): Promise<Bed> {
       accelerator: "auto",
       qemuPath,
       guestDir: path,
-      verdictFile: join(path, "verdict.json"),
+      // Below the daemon's root, which is not there before its first start.
+      verdictFile: join(path, "root", "verdict.json"),
       defaultMemoryBytes: 2 ** 29,
       defaultVcpus: 1,
       bootId: "this-boot",
@@ -252,8 +252,8 @@ test("emulation needs no proof and no KVM, but all of the files", async () => {
   const report = await settle(options);
   assert.ok(report.state === "available" && report.accelerator === "tcg", JSON.stringify(report));
   assert.equal(await bed.boots(), 0);
-  await rm(join(bed.path, "initrd"));
-  assert.match(messageOf(await settle(options)), /initrd: not found/);
+  await rm(join(bed.path, "system"));
+  assert.match(messageOf(await settle(options)), /system: not found/);
 });
 
 test("the probe tells parts and kept verdict without a boot, and its boot is kept for the daemon", async () => {

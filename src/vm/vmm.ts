@@ -45,15 +45,16 @@ export class QemuVmm implements Vmm {
 
 /** Plain data: the directories are the pod's, and none of them reaches QEMU's arguments. */
 function launchOf(machine: MachineDescription, { qemu, files }: BootParts, { stateDir, rootDir }: MachineDirs): MachineLaunch {
-  const { kernel, initrd, modules, scratch } = files.parts;
-  const { paths } = podWiring;
+  const { kernel, system, scratch } = files.parts;
+  const { initrd } = files;
+  const paths = { ...podWiring.paths, initrd: initrd && podWiring.paths.initrd };
   return {
     program: qemu.path,
-    args: [...qemuArgs(machine, podWiring, files.kernelArguments)],
+    args: [...qemuArgs(machine, { ...podWiring, paths }, files.kernelArguments)],
     files: [
-      { hostPath: kernel.path, path: paths.kernel },
-      { hostPath: initrd.path, path: paths.initrd },
-      { hostPath: modules.path, path: paths.modules },
+      { hostPath: kernel.path, path: podWiring.paths.kernel },
+      { hostPath: system.path, path: podWiring.paths.system },
+      ...(initrd === undefined ? [] : [{ hostPath: initrd.path, path: podWiring.paths.initrd }]),
     ],
     runPath: join(stateDir, RUN_DIR_NAME),
     kvm: machine.accelerator.kind === "kvm",

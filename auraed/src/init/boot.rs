@@ -3,14 +3,13 @@
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{OpenOptionsExt, symlink};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::named;
 use crate::sys::mounts::{self, MsFlags};
 use crate::sys::{guest, namespace};
 
-const ANCHOR: &str = "/.root";
 const CGROUPS: &str = "/sys/fs/cgroup";
 const MODPROBE: &str = "/sbin/modprobe";
 /// As many as a service manager would give a container runtime.
@@ -28,10 +27,9 @@ struct Mount {
 const NO_FILES: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
 const NO_PROGRAMS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NOEXEC);
 
-const PROC: Mount = Mount { kind: "proc", target: "/proc", flags: NO_FILES, options: "" };
-
-/// In this order.
-const MOUNTS: [Mount; 7] = [
+/// In this order, on directories that the system disk has.
+const MOUNTS: [Mount; 8] = [
+    Mount { kind: "proc", target: "/proc", flags: NO_FILES, options: "" },
     Mount { kind: "sysfs", target: "/sys", flags: NO_FILES, options: "" },
     Mount { kind: "devtmpfs", target: "/dev", flags: NO_PROGRAMS, options: "mode=0755" },
     Mount { kind: "devpts", target: "/dev/pts", flags: NO_PROGRAMS, options: "gid=5,mode=0620,ptmxmode=0666" },
@@ -49,20 +47,12 @@ const SETTINGS: [(&str, &str); 2] = [
     ("kernel/panic_on_oops", "1"),
 ];
 
-/// The root becomes a mount that containers can leave; /proc is there afterwards.
-pub fn leave_initial_root() -> io::Result<()> {
-    fs::create_dir_all(ANCHOR)?;
-    guest::leave_initial_root(Path::new(ANCHOR))?;
-    mount(&PROC)
-}
-
-/// Everything else.
+/// Every step.
 pub fn boot() -> io::Result<()> {
     for one in &MOUNTS {
         named(&format!("mount {} at {}", one.kind, one.target), mount(one))?;
     }
     named("use the console", use_console())?;
-    named("link /var/run", link_run())?;
     named("make cgroups", make_cgroups())?;
     named("set the loopback interface up", namespace::loopback_up())?;
     for (name, value) in SETTINGS {
@@ -84,15 +74,6 @@ fn mount(one: &Mount) -> io::Result<()> {
 fn use_console() -> io::Result<()> {
     let console = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK).open("/dev/console")?;
     guest::use_console(console.as_fd())
-}
-
-/// Bundles have the same path as on a host.
-fn link_run() -> io::Result<()> {
-    fs::create_dir_all("/var")?;
-    match symlink("/run", "/var/run") {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
-    }
 }
 
 /// Hands every controller down. A cgroup that does so holds no processes, but for the root: ours is a leaf all the same, so

@@ -1,7 +1,7 @@
 //! `auraed init`: pid 1 of a microVM, started by the kernel as `/init`.
 //!
 //! ```text
-//!  kernel ──► another root, a sealed copy of ourselves ──► boot: mounts, cgroups, limits, settings
+//!  kernel ──► the system disk is the root ──► boot: mounts, cgroups, limits, settings
 //!                ──► port `aurae.control` ──► greeting ──► HTTP/2: pod contract, guest contract
 //!                                                            └► Guest task: Configure, MountLayers
 //!  the port's other end closes ──► everything is written back, power off
@@ -14,6 +14,7 @@ pub mod configure;
 pub mod errors;
 pub mod facts;
 pub mod guest;
+mod initial_root;
 pub mod layers;
 pub mod modprobe;
 mod modules;
@@ -22,9 +23,7 @@ pub mod port;
 mod scratch;
 pub mod volumes;
 
-use std::fs;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -66,16 +65,17 @@ pub fn main() -> ExitCode {
 }
 
 fn run() -> io::Result<()> {
-    if !is_sealed() {
-        named("leave the initial root", boot::leave_initial_root())?;
-        return named("make a sealed copy of auraed", Err(seal::exec_sealed()));
+    if initial_root::is_here() {
+        return named("leave the initial root", Err(initial_root::leave()));
     }
-    // Its memory is the guest's: what runs is the sealed copy.
-    let _ = fs::remove_file(PROGRAM);
     process::restore_signals()?;
     process::ignore_sigpipe()?;
     process::become_supervisor()?;
     boot::boot()?;
+    modprobe::load_listed();
+    if !seal::is_protected()? {
+        return Err(io::Error::other("the root file system is not EROFS: containers could change auraed"));
+    }
     log::install_bounded(tracing::Level::INFO);
     let runtime = start::runtime()?;
     let result = runtime.block_on(serve());
@@ -83,16 +83,11 @@ fn run() -> io::Result<()> {
     result
 }
 
-/// Before the first step /proc is not there, and so no answer.
-fn is_sealed() -> bool {
-    seal::is_sealed().unwrap_or(false)
-}
-
 /// Serves until the port's other end is closed.
 async fn serve() -> io::Result<()> {
     let children = Children::start()?;
     let hierarchies = Hierarchies::detect().map_err(io::Error::other)?;
-    let (own, binary) = own_binary()?;
+    let binary = PathBuf::from(PROGRAM);
     let dir = Path::new(RUN_DIR);
     let oci = named("OCI runtime", OciRuntime::open(dir, &binary, None, children.clone()))?;
     let logs = LogRelay::default();
@@ -102,13 +97,5 @@ async fn serve() -> io::Result<()> {
     println!("auraed init: serving, version {VERSION}");
     named("serve", rpc::serve_guest(port, pod, guest, logs).await.map_err(io::Error::other))?;
     tracing::info!("the host has closed the control port");
-    drop(own);
     Ok(())
-}
-
-/// The sealed copy that we run, by a descriptor which its processes are started from.
-fn own_binary() -> io::Result<(fs::File, PathBuf)> {
-    let own = named("open our binary", fs::File::open("/proc/self/exe"))?;
-    let path = PathBuf::from(format!("/proc/self/fd/{}", own.as_raw_fd()));
-    Ok((own, path))
 }

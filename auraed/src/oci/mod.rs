@@ -111,7 +111,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
 
 fn run(invocation: &Invocation) -> Result<ExitCode, OciError> {
     let runs_code_in_container = matches!(invocation.command, Command::Create { .. } | Command::Exec { .. });
-    if runs_code_in_container && !crate::sys::seal::is_sealed().map_err(OciError::Seal)? {
+    if runs_code_in_container && !crate::sys::seal::is_protected().map_err(OciError::Seal)? {
         return Err(OciError::Seal(crate::sys::seal::exec_sealed()));
     }
     match &invocation.command {

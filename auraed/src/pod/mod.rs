@@ -17,6 +17,7 @@ pub mod errors;
 pub mod exec;
 pub mod exits;
 pub mod journal;
+mod namespaces;
 pub mod network;
 pub mod oci;
 pub mod port_forward;

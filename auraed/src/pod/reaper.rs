@@ -1,10 +1,10 @@
-//! `auraed reaper`: makes a pod's namespaces and, when they include a pid namespace, stays as its pid 1.
+//! `auraed reaper`: makes a pod's namespaces when a user or a pid namespace is among them, and stays as the pid namespace's pid 1.
 //!
 //! ```text
 //! auraed pod ──exec──► reaper: namespaces, loopback, hostname, sysctls ──► pinned by auraed ──► ends
 //!                        └──fork──► pid 1 of the pod: empty root, no capabilities, reaps until auraed is gone
 //! ```
-//! An own process, because namespaces are a property of processes and auraed keeps the host's. Hidden: only `auraed pod`
+//! An own process, because a thread can have neither of the two for itself; all others `namespaces` makes. Hidden: only auraed
 //! starts it. Standard input is the control socket; standard output is, the wrong way round, a pipe to read from whose
 //! other end closes with auraed.
 
@@ -16,6 +16,7 @@ use std::process::ExitCode;
 
 use serde::{Deserialize, Serialize};
 
+use super::namespaces;
 use crate::helper::{Control, Failure, Step};
 use crate::sys::namespace::{self, Fork};
 
@@ -73,19 +74,7 @@ fn run(control: &mut Control) -> Result<(), Failure> {
         control.wait().step("wait for the id mappings")?;
         namespace::become_namespace_root().step("become root of the user namespace")?;
     }
-    let kinds = namespace::Kinds { user: false, network: plan.network, ipc: plan.ipc, uts: plan.uts, pid: plan.pid };
-    namespace::make(kinds).step("make the namespaces")?;
-    if plan.network {
-        namespace::loopback_up().step("set the loopback interface up")?;
-    }
-    if plan.uts && !plan.hostname.is_empty() {
-        namespace::set_hostname(&plan.hostname).step("set the hostname")?;
-    }
-    for (path, value) in &plan.sysctls {
-        std::fs::write(path, value)
-            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
-            .step("write a sysctl")?;
-    }
+    namespaces::make(&plan)?;
     if plan.pid {
         match namespace::fork_single_threaded().step("fork pid 1")? {
             Fork::Parent { child } => control.report(&Report::Forked { pid: child }),

@@ -14,15 +14,16 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
 use super::children::{Child, Children};
+use super::namespaces;
 use super::reaper::{Plan, Report};
 use super::sysctl::{self, SysctlError};
 use crate::cgroup::leaf::{LeafSpec, PodLeaf};
 use crate::cgroup::{CgroupError, Hierarchies, Hierarchy};
-use crate::helper::{self, GO};
+use crate::helper::{self, Failure, GO};
 use crate::sys::{fd, mounts, process};
 
 /// How long making the namespaces may take.
-const REAPER_LIMIT: Duration = Duration::from_secs(30);
+const MAKING_LIMIT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Error)]
 pub enum SandboxError {
@@ -82,6 +83,15 @@ pub struct Pins {
 impl Pins {
     fn all(&self) -> impl Iterator<Item = &PathBuf> {
         [&self.network, &self.ipc, &self.uts, &self.pid, &self.user].into_iter().flatten()
+    }
+
+    fn slot(&mut self, name: &str) -> &mut Option<PathBuf> {
+        match name {
+            "net" => &mut self.network,
+            "ipc" => &mut self.ipc,
+            "uts" => &mut self.uts,
+            _ => &mut self.user,
+        }
     }
 }
 
@@ -167,12 +177,16 @@ impl Sandbox {
             sysctls,
             anchor: self.spec.namespaces_path.clone(),
         };
-        if plan.user || plan.network || plan.ipc || plan.uts || plan.pid {
-            let making = self.make_namespaces(&plan, children, binary);
-            tokio::time::timeout(REAPER_LIMIT, making).await.unwrap_or_else(|_| {
-                Err(SandboxError::Namespaces { step: "make the namespaces".to_owned(), error: "timed out".to_owned() })
-            })?;
-        }
+        let making = async {
+            if plan.user || plan.pid {
+                self.make_by_reaper(&plan, children, binary).await
+            } else if plan.network || plan.ipc || plan.uts {
+                self.make_by_thread(plan).await
+            } else {
+                Ok(())
+            }
+        };
+        tokio::time::timeout(MAKING_LIMIT, making).await.unwrap_or_else(|_| Err(namespaces_error("make the namespaces", "timed out")))?;
         self.mount_shared_memory()
     }
 
@@ -188,7 +202,27 @@ impl Sandbox {
         Ok(())
     }
 
-    async fn make_namespaces(&mut self, plan: &Plan, children: &Children, binary: &Path) -> Result<(), SandboxError> {
+    async fn make_by_thread(&mut self, plan: Plan) -> Result<(), SandboxError> {
+        let directory = self.spec.namespaces_path.clone();
+        let work = move || {
+            let mut pins = Pins::default();
+            let made = namespaces::make(&plan).map_err(|Failure(step, error)| namespaces_error(step, error)).and_then(|()| {
+                for (wanted, name) in [(plan.network, "net"), (plan.ipc, "ipc"), (plan.uts, "uts")] {
+                    if wanted {
+                        *pins.slot(name) = Some(pin_one(Path::new(namespaces::OF_THREAD), name, &directory)?);
+                    }
+                }
+                Ok(())
+            });
+            (pins, made)
+        };
+        let (pins, made) = namespaces::in_thread(work).await.map_err(failed("start a thread"))?;
+        // Half of them too: they are taken away with the rest.
+        self.pins = pins;
+        made
+    }
+
+    async fn make_by_reaper(&mut self, plan: &Plan, children: &Children, binary: &Path) -> Result<(), SandboxError> {
         let (ours, theirs) = StdUnixStream::pair().map_err(failed("make a socket pair"))?;
         let (life_reader, life) = fd::pipe().map_err(failed("make a pipe"))?;
         let _orphan = children.expect_orphan();
@@ -247,22 +281,13 @@ impl Sandbox {
         let (network, ipc, uts, user) = (self.spec.network, self.spec.ipc, self.spec.uts, self.has_user_namespace());
         for (wanted, pid, name) in [(network, maker, "net"), (ipc, maker, "ipc"), (uts, maker, "uts"), (user, maker, "user")] {
             if wanted {
-                *self.slot(name) = Some(pin_one(pid, name, &directory)?);
+                *self.pins.slot(name) = Some(pin_one(&namespaces_of(pid), name, &directory)?);
             }
         }
         if let Some(pid) = pid_one {
-            self.pins.pid = Some(pin_one(pid, "pid", &directory)?);
+            self.pins.pid = Some(pin_one(&namespaces_of(pid), "pid", &directory)?);
         }
         Ok(())
-    }
-
-    fn slot(&mut self, name: &str) -> &mut Option<PathBuf> {
-        match name {
-            "net" => &mut self.pins.network,
-            "ipc" => &mut self.pins.ipc,
-            "uts" => &mut self.pins.uts,
-            _ => &mut self.pins.user,
-        }
     }
 
     fn mount_shared_memory(&mut self) -> Result<(), SandboxError> {
@@ -297,8 +322,7 @@ async fn hear(control: &mut BufReader<UnixStream>, pid_one_wanted: bool) -> Resu
     while !(is_ready && pid_one.is_some() == pid_one_wanted) {
         let mut line = String::new();
         control.read_line(&mut line).await.map_err(failed("hear from the reaper"))?;
-        let report = serde_json::from_str(&line)
-            .map_err(|_| SandboxError::Namespaces { step: "make the namespaces".to_owned(), error: "the reaper ended early".to_owned() })?;
+        let report = serde_json::from_str(&line).map_err(|_| namespaces_error("make the namespaces", "the reaper ended early"))?;
         match report {
             Report::WantsMappings => return Ok(Wants::Mappings),
             Report::Forked { pid } => pid_one = Some(pid),
@@ -309,10 +333,18 @@ async fn hear(control: &mut BufReader<UnixStream>, pid_one_wanted: bool) -> Resu
     Ok(Wants::Pins { pid_one })
 }
 
-fn pin_one(pid: i32, name: &str, directory: &Path) -> Result<PathBuf, SandboxError> {
+fn namespaces_error(step: &str, error: impl ToString) -> SandboxError {
+    SandboxError::Namespaces { step: step.to_owned(), error: error.to_string() }
+}
+
+fn namespaces_of(pid: i32) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}/ns"))
+}
+
+fn pin_one(namespaces: &Path, name: &str, directory: &Path) -> Result<PathBuf, SandboxError> {
     let target = directory.join(name);
     File::options().create(true).truncate(false).write(true).open(&target).map_err(failed(format!("make {}", target.display())))?;
-    mounts::bind(Path::new(&format!("/proc/{pid}/ns/{name}")), &target).map_err(|source| {
+    mounts::bind(&namespaces.join(name), &target).map_err(|source| {
         // The file is ours and empty.
         let _ = fs::remove_file(&target);
         failed(format!("pin the {name} namespace on {}", target.display()))(source)

@@ -15,12 +15,10 @@ const RNDADDENTROPY: libc::Ioctl = 0x4008_5203;
 /// Most bytes mixed in at once: as many as the pool takes in.
 pub const ENTROPY_MAX_BYTES: usize = 512;
 
-/// Makes a second mount of the root file system the root, of the calling process and of the kernel's threads, which share it.
-/// The initial root has no parent mount, so nothing could ever `pivot_root` away from it. `anchor` is any empty directory.
-pub fn leave_initial_root(anchor: &Path) -> io::Result<()> {
+/// Makes what is mounted at `target` the root, of the calling process and of the kernel's threads, which share it.
+pub fn move_to_root(target: &Path) -> io::Result<()> {
     let nothing: Option<&str> = None;
-    mount(Some("/"), anchor, nothing, MsFlags::MS_BIND, nothing)?;
-    nix::unistd::chdir(anchor)?;
+    nix::unistd::chdir(target)?;
     mount(Some("."), "/", nothing, MsFlags::MS_MOVE, nothing)?;
     nix::unistd::chroot(".")?;
     nix::unistd::chdir("/")?;
