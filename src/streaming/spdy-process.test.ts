@@ -93,11 +93,13 @@ describe("exec and attach over SPDY", { timeout: 60_000 }, () => {
     assert.equal(client.text(11), "kept");
   });
 
-  it("streams that do not come in time end the connection before the program starts", async () => {
+  it("streams that do not come in time end the connection before the program starts, with a word", async () => {
     await using bed = await TestBed.open({ streamCreationTimeoutMs: 500 });
     using client = await connect(bed, execRequest(["exit", "0"]), v4, ["error", "stdout"]);
     const seen = await client.end();
-    assert.deepEqual(seen, ["reply 1", "reply 3", "goaway", "closed"]);
+    const word =
+      '{"metadata":{},"status":"Failure","message":"the client did not open its streams in time: stderr","reason":"InternalError","code":500}';
+    assert.deepEqual(seen, ["reply 1", "reply 3", "fin 3", `data 1 ${word}`, "fin 1", "goaway", "closed"]);
     assert.equal(bed.auraed.open, 0);
   });
 
