@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup proto build guest fmt check test unit e2e smoke microvm conformance critest full bench demo clean
+.PHONY: help setup proto build guest fmt check test unit e2e smoke microvm soak conformance critest full bench demo clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -28,14 +28,14 @@ check: setup ## Format, lint, types, structure, generated code: everything that 
 	@tools/check.sh
 
 test: build ## All tests: unit (TypeScript, Rust), then end to end against the real binaries
-	@tools/peers.sh crictl
+	@tools/peers.sh crictl streaming-client
 	@tools/run.sh node tools/test.ts unit e2e
 
 unit: build ## Unit tests alone
 	@tools/run.sh node tools/test.ts unit
 
 e2e: build ## End-to-end tests alone
-	@tools/peers.sh crictl
+	@tools/peers.sh crictl streaming-client
 	@tools/run.sh node tools/test.ts e2e
 
 smoke: build ## A session and a storm of kill -9, on microVMs
@@ -43,8 +43,13 @@ smoke: build ## A session and a storm of kill -9, on microVMs
 	@AURAE_CRI_E2E_PODS=microvm tools/run.sh node tools/test.ts smoke
 
 microvm: build ## The end-to-end tests with every pod a microVM
-	@tools/peers.sh crictl
+	@tools/peers.sh crictl streaming-client
 	@AURAE_CRI_E2E_PODS=microvm tools/run.sh node tools/test.ts e2e
+
+soak: build ## Streaming at its whole amounts, flat and (less of it) in a microVM
+	@tools/peers.sh crictl streaming-client
+	@AURAE_CRI_E2E_SOAK=1 tools/run.sh node tools/test.ts soak
+	@AURAE_CRI_E2E_SOAK=1 AURAE_CRI_E2E_PODS=microvm tools/run.sh node tools/test.ts soak
 
 conformance: build ## critest once, on the default handler
 	@tools/peers.sh critest crictl cni-plugins
@@ -54,7 +59,7 @@ critest: build ## The conformance suite per handler beside containerd; the table
 	@tools/peers.sh
 	@tools/run.sh node e2e/critest/run.ts --runtime aurae-cri --runtime containerd
 
-full: check test microvm demo critest bench ## What must hold before a release
+full: check test microvm soak demo critest bench ## What must hold before a release
 
 bench: build ## Compare with containerd and runc on this machine, in one run
 	@tools/peers.sh crictl containerd runc cni-plugins

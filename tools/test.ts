@@ -1,5 +1,5 @@
 /**
- * test.ts SUITE...: runs the suites `unit` (TypeScript, then Rust), `e2e` and `smoke`, prints what was skipped and why, and closes with
+ * test.ts SUITE...: runs the suites `unit` (TypeScript, then Rust), `e2e`, `smoke` and `soak`, prints what was skipped and why, and closes with
  * `N passed, N failed, N skipped`. A suite that runs no test has failed: silence is how a broken glob looks.
  */
 import { spawn } from "node:child_process";
@@ -43,12 +43,14 @@ const suites: Readonly<Record<string, readonly Suite[]>> = {
   e2e: [{ name: "end to end", run: () => runNodeTests(["e2e/scenarios/**/*.e2e.ts"], 1) }],
   // What CI repeats on microVMs: the whole session, and the daemon killed at every point of it.
   smoke: [{ name: "smoke", run: () => runNodeTests(["e2e/scenarios/{crictl-session,failpoints}.e2e.ts"], 1) }],
+  // With AURAE_CRI_E2E_SOAK=1, what is promised of streaming in numbers.
+  soak: [{ name: "soak", run: () => runNodeTests(["e2e/scenarios/streaming-load.e2e.ts"], 1, 120 * minuteMs) }],
 };
 
-async function runNodeTests(patterns: readonly string[], concurrency: number): Promise<Counts> {
+async function runNodeTests(patterns: readonly string[], concurrency: number, timeoutMs = 20 * minuteMs): Promise<Counts> {
   const files = globSync(patterns, { cwd: root, exclude: ["api/gen/**"] }).sort();
   if (files.length === 0) return noCounts;
-  const events = run({ files: files.map((file) => join(root, file)), cwd: root, concurrency, timeout: 20 * minuteMs });
+  const events = run({ files: files.map((file) => join(root, file)), cwd: root, concurrency, timeout: timeoutMs });
   const counts = { passed: 0, failed: 0, skipped: 0, skips: [] as string[] };
   events.on("test:summary", ({ file, success, counts: total }) => {
     if (file !== undefined) return;

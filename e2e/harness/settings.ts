@@ -32,6 +32,11 @@ export function keepsPrefixes(): boolean {
   return process.env["AURAE_CRI_E2E_KEEP"] === "1";
 }
 
+/** Whether loads are as heavy as what is promised (`AURAE_CRI_E2E_SOAK=1`, `make soak`), and not a dose for every run. */
+export function isSoak(): boolean {
+  return process.env["AURAE_CRI_E2E_SOAK"] === "1";
+}
+
 /** Where `tools/peers.sh` links the peers: `bin/` with crictl, containerd, its shim and runc, and `cni/` with the plugins. */
 export function peersDir(): string {
   return process.env["AURAE_CRI_E2E_PEERS"] ?? join(repositoryDir, "build", "peers");
