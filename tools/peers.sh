@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # peers.sh [NAME...]: builds the pinned programs that tests and benchmarks drive or compare with, into the cache, and links them
 # as build/peers/bin/NAME and build/peers/cni/NAME.
-# Names: crictl critest ginkgo containerd runc cni-plugins; without one, all of them. Each has a module of its own in tools/peers, whose go.sum is the pin.
+# Names: crictl critest ginkgo containerd runc cni-plugins, which are built without a name given, and kubelet (minutes). Each has a module of its own in
+# tools/peers, whose go.sum is the pin.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=tools/env.sh
@@ -45,7 +46,12 @@ peer() {
     cni-plugins)
       build "$1" cni-plugins 1.9.1 github.com/containernetworking/plugins/plugins/{main/bridge,main/loopback,ipam/host-local,meta/portmap}
       ;;
-    *) die "unknown peer '$1'; known: crictl critest ginkgo containerd runc cni-plugins" ;;
+    kubelet)
+      # Its module replaces the staging directories, which the published module lacks, by the modules that are published of them.
+      linker="-X k8s.io/component-base/version.gitVersion=v1.37.2"
+      build "$1" kubelet 1.37.2 k8s.io/kubernetes/cmd/kubelet
+      ;;
+    *) die "unknown peer '$1'; known: crictl critest ginkgo containerd runc cni-plugins kubelet" ;;
   esac
 }
 
