@@ -15,6 +15,7 @@ import { openImages } from "./image/images.ts";
 import { type ImageOptions, imageDefaults } from "./image/options.ts";
 import { KeyedQueue } from "./lib/keyed-queue.ts";
 import type { Log } from "./lib/log.ts";
+import { Turns } from "./lib/turns.ts";
 import { noMetrics } from "./metrics/no-metrics.ts";
 import type { MetricsSource } from "./metrics/options.ts";
 import { openNetwork } from "./netns/network.ts";
@@ -43,6 +44,8 @@ const MAX_STATE_DIR_BYTES = 107 - "/pods/0123456789abcdef/auraed.sock".length;
 
 /** Operations that may wait for one pod. */
 const MAX_WAITING_PER_POD = 256;
+/** Longer than a boot takes, under emulation on a busy host as well. */
+const BOOT_TURN_MS = 30_000;
 
 /**
  * The composition root: makes every room from the configuration, brings back what the last daemon left, and serves. Disposing of the result
@@ -112,6 +115,7 @@ export async function openDaemon(config: Config, modules: { readonly log: Log; r
     containerNames: new Names(),
     actions,
     rates: new Map(),
+    boots: new Turns({ limit: availableParallelism(), longestMs: BOOT_TURN_MS }),
     refusals: new Refusals(),
     events: new Events({ log: log.child({ room: "runtime" }) }),
     shutdown: shutdown.signal,

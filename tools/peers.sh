@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # peers.sh [NAME...]: builds the pinned programs that tests and benchmarks drive or compare with, into the cache, and links them
 # as build/peers/bin/NAME and build/peers/cni/NAME.
-# Names: crictl critest ginkgo containerd runc cni-plugins streaming-client; without one, all of them. Each has a module of its own in tools/peers,
-# whose go.sum is the pin; streaming-client is ours, in e2e.
+# Names: crictl critest ginkgo containerd runc cni-plugins streaming-client, which are built without a name given, and kubelet (minutes). Each has
+# a module of its own in tools/peers, whose go.sum is the pin; streaming-client is ours, in e2e.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=tools/env.sh
@@ -50,7 +50,12 @@ peer() {
       # The version is that of the libraries it drives us with.
       build "$1" e2e/streaming-client 0.37.2 aurae-cri/e2e/streaming-client
       ;;
-    *) die "unknown peer '$1'; known: crictl critest ginkgo containerd runc cni-plugins streaming-client" ;;
+    kubelet)
+      # Its module replaces the staging directories, which the published module lacks, by the modules that are published of them.
+      linker="-X k8s.io/component-base/version.gitVersion=v1.37.2"
+      build "$1" kubelet 1.37.2 k8s.io/kubernetes/cmd/kubelet
+      ;;
+    *) die "unknown peer '$1'; known: crictl critest ginkgo containerd runc cni-plugins streaming-client kubelet" ;;
   esac
 }
 

@@ -2,6 +2,7 @@ import type { CallOptions, Client, ClientReadableStream, ClientUnaryCall, Servic
 import { credentials, Metadata } from "@grpc/grpc-js";
 
 import { ImageServiceClient, RuntimeServiceClient } from "../../api/gen/cri/v1/api.ts";
+import { slowness } from "./settings.ts";
 
 export interface CriClients extends Disposable {
   readonly runtime: RuntimeServiceClient;
@@ -39,7 +40,7 @@ type UnaryMethod<Request, Response> = (
 ) => ClientUnaryCall;
 
 export interface CallLimits {
-  /** Default 2 minutes, as the kubelet's. */
+  /** Default 2 minutes, as the kubelet's, and longer on a slow host. */
   readonly timeoutMs?: number;
 }
 
@@ -51,7 +52,7 @@ export async function unary<Request, Response>(
   limits: CallLimits = {},
 ): Promise<Response> {
   const { promise, resolve, reject } = Promise.withResolvers<Response>();
-  const deadline = Date.now() + (limits.timeoutMs ?? 120_000);
+  const deadline = Date.now() + (limits.timeoutMs ?? 120_000 * slowness());
   method.call(client, request, new Metadata(), { deadline }, (error, response) => {
     if (error === null) resolve(response);
     else reject(error);

@@ -2,6 +2,7 @@ import type { CallOptions, Client, ClientReadableStream } from "@grpc/grpc-js";
 import { Metadata } from "@grpc/grpc-js";
 
 import { cancelStream } from "./cri-client.ts";
+import { slowness } from "./settings.ts";
 import { waitFor } from "./wait.ts";
 
 type StreamMethod<Request, Response> = (
@@ -16,7 +17,7 @@ export async function readStream<Request, Response>(
   method: StreamMethod<Request, Response>,
   request: Request,
 ): Promise<Response[]> {
-  const stream = method.call(client, request, new Metadata(), { deadline: Date.now() + 30_000 });
+  const stream = method.call(client, request, new Metadata(), { deadline: Date.now() + 30_000 * slowness() });
   return await Array.fromAsync(stream as AsyncIterable<Response>);
 }
 

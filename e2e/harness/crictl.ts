@@ -5,7 +5,7 @@ import { join } from "node:path";
 import type { CommandResult } from "./command.ts";
 import { runCommand } from "./command.ts";
 import type { Prefix } from "./prefix.ts";
-import { childEnvironment, peersDir } from "./settings.ts";
+import { childEnvironment, peersDir, slowness } from "./settings.ts";
 
 /** The real crictl at its default timeouts: 2 s a call, 4 s for RunPodSandbox. */
 export class Crictl {
@@ -19,7 +19,9 @@ export class Crictl {
     const endpoint = `unix://${prefix.socketPath}`;
     const configPath = join(prefix.dir, "crictl.yaml");
     await writeFile(configPath, `runtime-endpoint: ${endpoint}\nimage-endpoint: ${endpoint}\n`);
-    return new Crictl(["--config", configPath, "--runtime-endpoint", endpoint]);
+    // Without the option crictl allows RunPodSandbox twice as much, which a slow host needs as well.
+    const timeout = slowness() > 1 ? ["--timeout", `${4 * slowness()}s`] : [];
+    return new Crictl(["--config", configPath, "--runtime-endpoint", endpoint, ...timeout]);
   }
 
   /** Runs a command whatever its outcome. */

@@ -7,10 +7,10 @@ import type { Leak, Snapshot } from "./leak-check.ts";
 import { compare, snapshot } from "./leak-check.ts";
 import type { Prefix } from "./prefix.ts";
 import { harnessCgroups } from "./prefix.ts";
-import { hostIsShared } from "./settings.ts";
+import { hostIsShared, slowness } from "./settings.ts";
 import { processesOf } from "./sweep.ts";
 
-const settleMs = 5000;
+const settleMs = 5000 * slowness();
 const options = { signal: new AbortController().signal, directories: [] };
 
 /** The host before a runtime starts. */

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { makeCgroup } from "./cgroup.ts";
 import type { NetworkSlot } from "./ports.ts";
 import { takeNetworkSlot } from "./ports.ts";
+import { cgroupDriver } from "./settings.ts";
 
 /** Everything that one runtime under test owns on this machine: a directory, a bridge and a subnet. */
 export interface Prefix {
@@ -34,7 +35,7 @@ export async function createPrefix(): Promise<Prefix> {
     cniConfDir: join(dir, "net.d"),
     hostsDir: join(dir, "certs.d"),
     logsDir: join(dir, "logs"),
-    cgroupParent: `/${network.bridge}`,
+    cgroupParent: cgroupDriver() === "systemd" ? `/${network.bridge.replace("-", "_")}.slice` : `/${network.bridge}`,
     network,
   };
   for (const path of [prefix.rootDir, prefix.stateDir, prefix.cniConfDir, prefix.hostsDir, prefix.logsDir])

@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { delimiter, join } from "node:path";
 
 /** The runtimes that the scenarios can drive. containerd is the reference: the suite is proven on it before it judges ours. */
@@ -25,6 +26,18 @@ export function podsUnderTest(): PodMode {
 /** For the `skip` of a test that cannot apply to a pod in a guest: the reason is printed. */
 export function notInGuest(reason: string): string | false {
   return podsUnderTest() === "microvm" ? `in a microVM: ${reason}` : false;
+}
+
+/** How many times slower than a usual host this one is, from `AURAE_CRI_E2E_SLOWNESS`: every wait may take so many times longer. */
+export function slowness(): number {
+  const factor = Number(process.env["AURAE_CRI_E2E_SLOWNESS"] ?? 1);
+  if (factor >= 1) return factor;
+  throw new Error(`AURAE_CRI_E2E_SLOWNESS is '${process.env["AURAE_CRI_E2E_SLOWNESS"]}': want a number of at least 1`);
+}
+
+/** The driver that the daemon under test chooses by itself: systemd's where that is pid 1. */
+export function cgroupDriver(): "cgroupfs" | "systemd" {
+  return existsSync("/run/systemd/system") ? "systemd" : "cgroupfs";
 }
 
 /** Whether prefixes of finished runs are kept for a look at their logs (`AURAE_CRI_E2E_KEEP=1`). */

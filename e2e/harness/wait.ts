@@ -1,7 +1,9 @@
 import { setTimeout as sleep } from "node:timers/promises";
 
+import { slowness } from "./settings.ts";
+
 export interface WaitOptions {
-  /** Default 10 s. */
+  /** On a usual host. Default 10 s. */
   readonly timeoutMs?: number;
   /** Default 20 ms. */
   readonly intervalMs?: number;
@@ -13,7 +15,7 @@ export async function waitFor<T>(
   ask: () => Promise<T | undefined | false> | T | undefined | false,
   options: WaitOptions = {},
 ): Promise<T> {
-  const deadline = performance.now() + (options.timeoutMs ?? 10_000);
+  const deadline = performance.now() + (options.timeoutMs ?? 10_000) * slowness();
   let lastError: unknown;
   for (;;) {
     try {

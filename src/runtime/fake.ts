@@ -1,5 +1,6 @@
 import { KeyedQueue } from "../lib/keyed-queue.ts";
 import { silentLog } from "../lib/log.ts";
+import { Turns } from "../lib/turns.ts";
 import { Events } from "./events.ts";
 import { Names } from "./names.ts";
 import { hostFacts, sandbox } from "./oci-test-input.ts";
@@ -64,6 +65,7 @@ export function fakeRuntime(
     containerNames: new Names(),
     actions: new KeyedQueue({ maxWaiting: 16 }),
     rates: new Map(),
+    boots: new Turns({ limit: 2, longestMs: 10_000 }),
     refusals: new Refusals(),
     events: new Events({ log: silentLog }),
     shutdown: new AbortController().signal,

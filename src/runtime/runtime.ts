@@ -4,6 +4,7 @@ import { Agent } from "../agent/agent.ts";
 import type { CgroupDriver } from "../host/cgroups.ts";
 import type { KeyedQueue } from "../lib/keyed-queue.ts";
 import type { Log } from "../lib/log.ts";
+import type { Turns } from "../lib/turns.ts";
 import type { ContainerEvent, ContainerRecord } from "./container.ts";
 import { nextContainerState } from "./container.ts";
 import { containerEventsUntil, type EventKind, type Events, podEventsUntil } from "./events.ts";
@@ -50,6 +51,8 @@ export interface Runtime {
   /** One writer per pod: every change to a pod or its containers runs here under the pod's id. */
   readonly actions: KeyedQueue;
   readonly rates: Rates;
+  /** Of guests to boot: a storm of them would take the processors from each other until all are late. */
+  readonly boots: Turns;
   /** Rebuilt from the records at the daemon's start. */
   readonly refusals: Refusals;
   readonly events: Events;

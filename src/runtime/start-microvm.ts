@@ -82,6 +82,7 @@ async function boot(
   request: Parameters<typeof VmServiceService.startVm.requestSerialize>[0],
   wait: Wait,
 ): Promise<void> {
+  using _turn = await podPhase(runtime, pod, "vm-turn", () => runtime.boots.take(wait.signal));
   await podPhase(runtime, pod, "vm-start", () => pod.agent.call(VmServiceService.startVm, request, wait));
   failpoint("runtime.vm.started.after");
   using scope = withDeadline(BOOT_TIMEOUT_MS, wait.signal);

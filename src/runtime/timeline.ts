@@ -10,6 +10,8 @@ export type PodPhase =
   | "namespaces"
   | "network"
   | "pod-files"
+  /** Until there is a turn to boot. */
+  | "vm-turn"
   /** Until QEMU has been executed. */
   | "vm-start"
   /** Until the guest's auraed answers. */

@@ -1,0 +1,3 @@
+import { kubeletScenarios } from "./scenarios.ts";
+
+kubeletScenarios("microvm");
