@@ -38,6 +38,7 @@ export function fakeRuntime(
       policy: "prefer-vm",
       cgroupDriver: "cgroupfs",
       hostFacts,
+      userNamespaces: { supported: true },
       ...settings,
     },
     log: silentLog,

@@ -72,6 +72,8 @@ fn run(control: &mut Control) -> Result<(), Failure> {
         control.report(&Report::WantsMappings);
         control.wait().step("wait for the id mappings")?;
         namespace::become_namespace_root().step("become root of the user namespace")?;
+        // Forgotten by the kernel with the change of user.
+        namespace::die_with_parent().step("set the parent-death signal")?;
     }
     let kinds = namespace::Kinds { user: false, network: plan.network, ipc: plan.ipc, uts: plan.uts, pid: plan.pid };
     namespace::make(kinds).step("make the namespaces")?;

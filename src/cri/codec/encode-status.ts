@@ -39,9 +39,10 @@ function virtualizationCondition(report: VirtualizationReport): RuntimeCondition
 /** One entry per handler that can serve a pod on this node, the default's empty name among them. No microVM is promised before the verdict. */
 export function encodeHandlers(runtime: Runtime): RuntimeHandler[] {
   const { state } = runtime.virtualization.report();
+  const userNamespaces = runtime.options.userNamespaces.supported;
   return HANDLERS.filter((name) => name !== "aurae-vm" || state === "available").map((name) => ({
     name,
-    features: { recursiveReadOnlyMounts: true, userNamespaces: false },
+    features: { recursiveReadOnlyMounts: true, userNamespaces },
   }));
 }
 
