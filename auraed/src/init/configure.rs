@@ -66,6 +66,11 @@ pub async fn apply(wanted: &Configuration, hierarchies: &Hierarchies, children: 
     if !wanted.hostname.is_empty() {
         namespace::set_hostname(&wanted.hostname).map_err(GuestError::io("set the hostname"))?;
     }
+    if wanted.has_user_namespace() {
+        // Its root, a stranger to ours, has to reach its containers' root file systems.
+        let passed = fs::set_permissions(super::RUN_DIR, fs::Permissions::from_mode(0o711));
+        passed.map_err(GuestError::io(format!("let others pass {}", super::RUN_DIR)))?;
+    }
     let sandbox = Sandbox::create(sandbox_spec(wanted, of_pod), hierarchies, children, binary).await?;
     let moved = match (&wanted.interface, &sandbox.pins.network) {
         (Some(interface), Some(namespace)) => network::apply_in(namespace.clone(), interface).await,
