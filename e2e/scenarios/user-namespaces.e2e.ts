@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { globSync, readFileSync } from "node:fs";
 import { chmod, chown, mkdir, readFile, stat, writeFile } from "node:fs/promises";
+import { connect } from "node:net";
 import { join } from "node:path";
 import { test } from "node:test";
 
@@ -14,6 +15,7 @@ import { unary } from "../harness/cri-client.ts";
 import type { Pod, PodOptions } from "../harness/pod.ts";
 import { notInGuest, runtimeUnderTest } from "../harness/settings.ts";
 import { useNode } from "../harness/use-node.ts";
+import { waitFor } from "../harness/wait.ts";
 
 const node = useNode({ images: ["busybox", "custom"] });
 const oursOnly = runtimeUnderTest() === "containerd" ? "containerd does otherwise" : false;
@@ -67,9 +69,19 @@ function hostUids(args: string): string[] {
   return processes.flatMap((path) => /^Uid:\t(.*)$/m.exec(readFileSync(path.replace("cmdline", "status"), "utf8"))?.[1]?.split("\t") ?? []);
 }
 
+/** All that a server sends. */
+async function received(host: string, port: number): Promise<string> {
+  const socket = connect(port, host);
+  socket.setTimeout(10_000, () => socket.destroy(new Error("the server says nothing")));
+  let text = "";
+  for await (const chunk of socket) text += String(chunk);
+  return text;
+}
+
 test("the handlers advertise user namespaces", async () => {
   const { runtime } = node().clients;
-  const { runtimeHandlers } = await unary(runtime, runtime.status, { verbose: false });
+  const { runtimeHandlers, features: all } = await unary(runtime, runtime.status, { verbose: false });
+  if (node().kind === "aurae-cri") assert.equal(all?.userNamespacesHostNetwork, true);
   assert.ok(runtimeHandlers.length > 0);
   for (const { name, features } of runtimeHandlers) assert.equal(features?.userNamespaces, true, `handler '${name}'`);
 });
@@ -119,6 +131,15 @@ test("the pod's other namespaces are its user namespace's", async () => {
   for (const path of ["/sys/class/net/lo/mtu", "/proc/sys/kernel/hostname"]) await container.shell(`cat ${path}`);
   assert.match(await container.shell("cat /proc/mounts"), / \/dev\/mqueue mqueue /);
   assert.match((await pod.status()).network?.ip ?? "", /\d/);
+});
+
+test("its network is the pod's own: a low port, and the way there from the host", async () => {
+  await using pod = await runPod();
+  const container = await pod.start({ command: ["/bin/nc", "-l", "-p", "80", "-e", "/bin/echo", "served"] });
+  await waitFor("the server to listen", async () => (await container.shell("netstat -ltn")).includes(":80 "));
+  const ip = (await pod.status()).network?.ip ?? "";
+  assert.equal(await received(ip, 80), "served\n");
+  assert.equal((await container.waitExited()).exitCode, 0);
 });
 
 test("what every container has belongs to whom it should", async () => {

@@ -3,11 +3,9 @@ import { HANDLERS } from "../../runtime/placement.ts";
 import type { VirtualizationReport } from "../../runtime/ports.ts";
 import type { Runtime } from "../../runtime/runtime.ts";
 
-export const RUNTIME_FEATURES: RuntimeFeatures = {
-  supplementalGroupsPolicy: true,
-  userNamespacesHostNetwork: false,
-  mountOptions: false,
-};
+export function encodeFeatures({ options }: Runtime): RuntimeFeatures {
+  return { supplementalGroupsPolicy: true, userNamespacesHostNetwork: options.userNamespaces.supported, mountOptions: false };
+}
 
 export function encodeConditions(runtime: Runtime): RuntimeCondition[] {
   const network = runtime.network.status();
