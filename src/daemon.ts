@@ -1,4 +1,4 @@
-import { mkdir } from "node:fs/promises";
+import { chmod, mkdir } from "node:fs/promises";
 import { availableParallelism, hostname } from "node:os";
 import { join } from "node:path";
 
@@ -58,6 +58,7 @@ export async function openDaemon(config: Config, modules: { readonly log: Log; r
   stack.use(lockDirectory(config.root));
   if (config.state !== config.root) stack.use(lockDirectory(config.state));
   await mkdir(join(config.root, "pods"), { recursive: true, mode: 0o700 });
+  await openPodsDir(join(config.state, "pods"));
   await mkdir(config.oci.bundleDir, { recursive: true, mode: 0o711 });
 
   const instanceId = await openInstanceId(config.root);
@@ -85,7 +86,8 @@ export async function openDaemon(config: Config, modules: { readonly log: Log; r
   );
 
   const shutdown = new AbortController();
-  const options = await runtimeOptions(config, instanceId);
+  const host = new AuraedHost({ auraedPath: config.auraed.path, ociRuntime: config.oci.runtime });
+  const options = await runtimeOptions(config, { instanceId, host });
   stack.defer(() => removeOwnCgroups(instanceId));
   const actions = stack.use(new KeyedQueue({ maxWaiting: MAX_WAITING_PER_POD }));
   stack.defer(() => shutdown.abort(new Error("the daemon is shutting down")));
@@ -101,7 +103,7 @@ export async function openDaemon(config: Config, modules: { readonly log: Log; r
     store,
     images,
     network,
-    host: new AuraedHost({ auraedPath: config.auraed.path, ociRuntime: config.oci.runtime }),
+    host,
     virtualization,
     vmm: new QemuVmm(
       { defaults: { memoryBytes: config.vm.defaultMemoryBytes, vcpus: config.vm.defaultVcpus }, hostCpus: availableParallelism() },
@@ -147,6 +149,12 @@ function checkStateDir(stateDir: string): void {
   );
 }
 
+/** Root of a pod's user namespace, a stranger here, passes through to its own pod's directory; none of them can be listed. */
+async function openPodsDir(dir: string): Promise<void> {
+  await mkdir(dir, { recursive: true });
+  await chmod(dir, 0o711);
+}
+
 function imageOptions(config: Config): ImageOptions {
   return {
     ...imageDefaults,
@@ -165,7 +173,10 @@ function streamingOptions({ address, port, tlsCertFile, tlsKeyFile, idleTimeoutM
   return { address, port, tls, idleTimeoutMs };
 }
 
-async function runtimeOptions(config: Config, instanceId: string): Promise<RuntimeOptions> {
+async function runtimeOptions(
+  config: Config,
+  { instanceId, host }: { readonly instanceId: string; readonly host: AuraedHost },
+): Promise<RuntimeOptions> {
   const { capabilityMask, ...hostFacts } = await readHostFacts();
   return {
     rootDir: config.root,
@@ -177,6 +188,7 @@ async function runtimeOptions(config: Config, instanceId: string): Promise<Runti
     policy: config.placement.default,
     cgroupDriver: pickCgroupDriver(config.cgroup.driver, { systemdRunning: isSystemdRunning() }),
     hostFacts: { ...hostFacts, capabilities: CAPABILITIES.filter((_name, number) => ((capabilityMask >> BigInt(number)) & 1n) === 1n) },
+    userNamespaces: await host.userNamespaceSupport(config.state),
   };
 }
 

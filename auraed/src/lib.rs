@@ -27,6 +27,7 @@
 //! | `init`   | the guest of a microVM: volumes |
 //! | `host`   | `auraed host`: answers as JSON on stdout |
 //! | `tree`   | copying and removing directory trees by descriptor |
+//! | `idmap`  | a pod's user namespace: whose ids its ids are |
 //! | `sys`    | every libc call and every unsafe block of the crate |
 //!
 //! Unsafe code is denied by the manifest and allowed in `sys` alone, where each block argues its safety.
@@ -41,6 +42,7 @@ pub mod cgroup;
 pub mod fs;
 mod helper;
 pub mod host;
+pub mod idmap;
 pub mod init;
 pub mod io;
 mod log;

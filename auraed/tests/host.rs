@@ -122,3 +122,18 @@ fn wrong_command_lines_are_refused() {
         assert!(host(args).is_err(), "{args:?}");
     }
 }
+
+#[test]
+fn user_namespaces_are_tried_and_nothing_is_left() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let inner = dir.path().join("state");
+    fs::create_dir(&inner).unwrap();
+    let attempt = || host(&["try-user-namespace", "--dir", text(&inner)]);
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).unwrap();
+    fs::set_permissions(&inner, fs::Permissions::from_mode(0o711)).unwrap();
+    assert_eq!(attempt().unwrap()["supported"], true);
+    assert_eq!((mounts_below(&inner), fs::read_dir(&inner).unwrap().count()), (0, 0));
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    assert!(attempt().unwrap_err().contains("not reachable"));
+}

@@ -540,12 +540,101 @@ async fn limits_change_together_or_not_at_all() {
     pod.end().await;
 }
 
+/// A pod with a user namespace, whose root can reach its directory.
+async fn with_users(namespaces: supervisor::Namespaces, change: impl FnOnce(&mut supervisor::CreateSandboxRequest)) -> TestPod {
+    let mapping = vec![supervisor::IdMapping { container_id: 0, host_id: 100_000, size: 65_536 }];
+    let mut pod = TestPod::bare(namespaces).await;
+    fs::set_permissions(pod.dir.path(), fs::Permissions::from_mode(0o711)).unwrap();
+    let mut request = pod.sandbox_request();
+    request.uid_mappings.clone_from(&mapping);
+    request.gid_mappings = mapping;
+    change(&mut request);
+    pod.made = pod.supervisor.create_sandbox(request).await.unwrap().into_inner();
+    pod
+}
+
+fn join_users(pod_user: &str, spec: &mut serde_json::Value) {
+    spec["linux"]["namespaces"].as_array_mut().unwrap().push(serde_json::json!({ "type": "user", "path": pod_user }));
+}
+
+#[tokio::test]
+async fn a_container_in_a_user_namespace_is_lent_what_it_cannot_reach() {
+    let mut pod = with_users(supervisor::Namespaces { pid: true, ..ORDINARY }, |_| {}).await;
+    let user = pod.made.user_path.clone();
+    let secret = pod.path("secret");
+    fs::create_dir_all(secret.join("volume")).unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o700)).unwrap();
+    fs::write(secret.join("volume/file"), "x").unwrap();
+    let mapping = serde_json::json!([{ "containerID": 0, "hostID": 100_000, "size": 65_536 }]);
+    let script = "cat /proc/self/uid_map; stat -c %u:%g /bin /mapped/file /plain/file /dev/node; exec 3<> /dev/node && echo y > /mapped/new; \
+                  grep ' /dev/node ' /proc/mounts | cut -d' ' -f3; echo z > /proc/self/fd/2; sleep 1000";
+    pod.create_with("c", &["/bin/sh", "-c", script], |spec, _| {
+        join_users(&user, spec);
+        let mounts = spec["mounts"].as_array_mut().unwrap();
+        let source = secret.join("volume");
+        mounts.push(serde_json::json!({ "destination": "/mapped", "type": "bind", "source": source, "options": ["rbind", "rprivate"],
+            "uidMappings": mapping, "gidMappings": mapping }));
+        mounts.push(serde_json::json!({ "destination": "/plain", "type": "bind", "source": source, "options": ["rbind", "rslave"] }));
+        spec["linux"]["devices"] =
+            serde_json::json!([{ "path": "/dev/node", "type": "c", "major": 1, "minor": 3, "fileMode": 0o600, "uid": 7, "gid": 8 }]);
+    })
+    .await
+    .unwrap_or_else(|status| panic!("{status}\n{}", pod.log()));
+    // Lent while it was being created, and no longer.
+    assert!(!pod.path("bundles/c/lent").exists());
+    pod.start("c").await;
+    let wanted = ["0:0", "0:0", "65534:65534", "7:8", "tmpfs", "z"];
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let records = loop {
+        let records: Vec<String> = pod.records("c").into_iter().map(|(_, _, payload)| payload).collect();
+        if records.len() > wanted.len() || Instant::now() > deadline {
+            break records;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(records[0].split_whitespace().collect::<Vec<_>>(), ["0", "100000", "65536"]);
+    assert_eq!(records[1..], wanted);
+    assert_eq!(fs::metadata(secret.join("volume/new")).unwrap().uid(), 0);
+    assert_eq!(fs::metadata(pod.path("scratch-c/upper")).unwrap().uid(), 100_000);
+    assert_eq!(
+        String::from_utf8_lossy(&pod.exec("c", "id -u; grep ^0 /proc/self/uid_map; echo ok > /proc/self/fd/1", 0).await.unwrap().stdout),
+        "0\nok\n"
+    );
+    pod.end().await;
+}
+
+#[tokio::test]
+async fn what_a_user_namespace_does_not_allow_is_refused() {
+    let mut pod = with_users(ORDINARY, |_| {}).await;
+    let (user, dir) = (pod.made.user_path.clone(), pod.text("layer"));
+    let mount = |options: &[&str], size: u32, source: &str| {
+        let mapping = serde_json::json!([{ "containerID": 0, "hostID": 100_000, "size": size }]);
+        serde_json::json!({ "destination": "/mnt", "type": "bind", "source": source, "options": options,
+            "uidMappings": mapping, "gidMappings": mapping })
+    };
+    for (mount, code, text) in [
+        (mount(&["rbind", "rshared"], 65_536, &dir), Code::InvalidArgument, "cannot be shared"),
+        (mount(&["rbind"], 5, &dir), Code::InvalidArgument, "uidMappings"),
+        (mount(&["rbind"], 65_536, "/proc/sys"), Code::FailedPrecondition, "knows no mapping of ids"),
+        (mount(&["rbind"], 65_536, "/no/such/path"), Code::Internal, "/no/such/path"),
+    ] {
+        let refused = pod.create_with("c", &["/bin/true"], |spec, _| {
+            join_users(&user, spec);
+            spec["mounts"].as_array_mut().unwrap().push(mount);
+        });
+        let status = refused.await.unwrap_err();
+        assert!(status.code() == code && status.message().contains(text), "{status}");
+        assert!(!pod.path("bundles/c/lent").exists());
+    }
+    let beyond = api::UserQuery { uid: Some(70_000), ..Default::default() };
+    let request = api::PrepareContainerRequest { user: Some(beyond), ..pod.prepare_request("d") };
+    assert_eq!(pod.pod.prepare_container(request).await.unwrap_err().code(), Code::InvalidArgument);
+    pod.end().await;
+}
+
 #[tokio::test]
 async fn a_user_namespace_owns_the_pods_other_namespaces() {
-    let mapping = vec![supervisor::IdMapping { container_id: 0, host_id: 100_000, size: 65_536 }];
-    let pod = TestPod::with(ORDINARY, |request| {
-        request.uid_mappings.clone_from(&mapping);
-        request.gid_mappings = mapping;
+    let pod = with_users(ORDINARY, |request| {
         request.sysctls = [("net.ipv4.ip_unprivileged_port_start", "0")].map(|(key, value)| (key.into(), value.into())).into();
     })
     .await;

@@ -55,7 +55,7 @@ impl Drop for Place {
 fn a_hundred_and_twenty_layers() {
     let place = Place::new(120);
     fs::set_permissions(place.lower(), fs::Permissions::from_mode(0o751)).unwrap();
-    rootfs::prepare(&place.request).unwrap();
+    rootfs::prepare(&place.request, None).unwrap();
     assert_eq!(fs::read_to_string(place.rootfs().join("top")).unwrap(), "layer119");
     assert_eq!(fs::metadata(place.rootfs()).unwrap().mode() & 0o7777, 0o751);
     fs::write(place.rootfs().join("new"), "").unwrap();
@@ -77,7 +77,7 @@ fn a_second_call_answers_like_the_first() {
     place.request.image_volumes = vec!["/alias".into(), "/missing".into(), "/../../data".into()];
     place.request.mount_targets =
         vec![MountTarget { path: "/etc/hosts".into(), directory: false }, MountTarget { path: "/mnt/dir".into(), directory: true }];
-    let first = rootfs::prepare(&place.request).unwrap();
+    let first = rootfs::prepare(&place.request, None).unwrap();
     assert_eq!(fs::metadata(place.rootfs().join("work/here")).unwrap().uid(), 7);
     assert!(place.rootfs().join("etc/hosts").is_file() && place.rootfs().join("mnt/dir").is_dir());
     let [alias, missing, dots] = &first.volume_paths[..] else { panic!("{first:?}") };
@@ -86,7 +86,7 @@ fn a_second_call_answers_like_the_first() {
     assert_eq!(fs::read_dir(missing).unwrap().count(), 0);
     assert!(Path::new(dots).join("seed").exists());
     fs::write(Path::new(alias).join("seed"), "changed").unwrap();
-    assert_eq!(rootfs::prepare(&place.request).unwrap(), first);
+    assert_eq!(rootfs::prepare(&place.request, None).unwrap(), first);
     assert_eq!(fs::read_to_string(Path::new(alias).join("seed")).unwrap(), "changed");
 }
 
@@ -101,24 +101,24 @@ fn a_hostile_image_reaches_nothing_outside() {
     fs::write(place.lower().join("file"), "").unwrap();
     for volume in ["", "/", "/..", "/file", "/../.."] {
         place.request.image_volumes = vec![volume.into()];
-        assert!(rootfs::prepare(&place.request).unwrap_err().is_invalid(), "{volume:?}");
+        assert!(rootfs::prepare(&place.request, None).unwrap_err().is_invalid(), "{volume:?}");
         assert!(!rootfs::overlay::is_mounted(place.rootfs()).unwrap());
     }
     // A link to nowhere inside the tree: an empty volume.
     place.request.image_volumes = vec!["/out".into()];
-    let prepared = rootfs::prepare(&place.request).unwrap();
+    let prepared = rootfs::prepare(&place.request, None).unwrap();
     assert_eq!(fs::read_dir(&prepared.volume_paths[0]).unwrap().count(), 0);
     place.request.image_volumes.clear();
     for path in ["/out/made", "/magic/made", "/file/made"] {
         place.request.working_dir = path.into();
-        assert!(rootfs::prepare(&place.request).unwrap_err().is_invalid(), "{path}");
+        assert!(rootfs::prepare(&place.request, None).unwrap_err().is_invalid(), "{path}");
         place.request.working_dir.clear();
         place.request.mount_targets = vec![MountTarget { path: path.into(), directory: false }];
-        assert!(rootfs::prepare(&place.request).unwrap_err().is_invalid(), "{path}");
+        assert!(rootfs::prepare(&place.request, None).unwrap_err().is_invalid(), "{path}");
         place.request.mount_targets.clear();
     }
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 1);
     place.request.lower_paths.clear();
     let _ = rootfs::release(&place.request);
-    assert!(rootfs::prepare(&place.request).unwrap_err().is_invalid());
+    assert!(rootfs::prepare(&place.request, None).unwrap_err().is_invalid());
 }

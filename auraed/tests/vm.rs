@@ -340,7 +340,7 @@ async fn what_is_not_there_is_said() {
     vm.start(vm.shell("exec sleep 1000")).await;
     let attach = vm.vm.attach_network(api::AttachNetworkRequest {}).await.unwrap_err();
     assert_eq!((attach.code(), attach.message().contains("has none")), (Code::FailedPrecondition, true), "{attach}");
-    let missing = api::Volume { name: "v".to_owned(), host_path: "/no/such/directory".to_owned(), read_only: false };
+    let missing = api::Volume { name: "v".to_owned(), host_path: "/no/such/directory".to_owned(), ..Default::default() };
     let shared = vm.vm.share_volumes(api::ShareVolumesRequest { volumes: vec![missing] }).await.unwrap_err();
     assert!(shared.message().contains("/no/such/directory"), "{shared}");
     let log = api::OpenLogRequest { container_id: "c".to_owned(), path: vm.text("logs/c/0.log") };

@@ -67,7 +67,7 @@ impl Guest {
         let dir = tempfile::Builder::new().prefix("auraed-volumes-").tempdir().unwrap();
         fs::create_dir_all(dir.path().join("host")).unwrap();
         let (port, theirs) = UnixStream::pair().unwrap();
-        let server = wait(async { FsServer::start(Path::new(AURAED), &RUNTIME.1, OwnedFd::from(theirs)).await }).unwrap();
+        let server = wait(async { FsServer::start(Path::new(AURAED), &RUNTIME.1, OwnedFd::from(theirs), None).await }).unwrap();
         volumes::mount_on(&dir.path().join("guest"), OwnedFd::from(port)).unwrap();
         Self { dir, server }
     }
@@ -81,7 +81,12 @@ impl Guest {
     }
 
     fn try_share(&self, shares: &[(&str, &Path, Access)]) -> Result<(), FsError> {
-        let made = shares.iter().map(|(name, path, access)| Share { name: (*name).into(), host_path: path.into(), access: *access });
+        let made = shares.iter().map(|(name, path, access)| Share {
+            name: (*name).into(),
+            host_path: path.into(),
+            access: *access,
+            mapped: false,
+        });
         let (server, shares) = (self.server.clone(), made.collect());
         wait(async move { server.share(shares).await })
     }

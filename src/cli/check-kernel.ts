@@ -1,5 +1,8 @@
+import { existsSync } from "node:fs";
 import { release } from "node:os";
+import { dirname } from "node:path";
 
+import { AuraedHost } from "../host/auraed.ts";
 import { type CgroupDriver, detectCgroups, isSystemdRunning, pickCgroupDriver } from "../host/cgroups.ts";
 import { fileSystemSupport, openFailure } from "../host/node-facts.ts";
 import type { CheckResult } from "./check.ts";
@@ -41,4 +44,19 @@ export async function checkLoop(): Promise<CheckResult> {
     found: `/dev/loop-control cannot be opened (${failure}): images then need a kernel that mounts EROFS from a file (6.12 or later)`,
     fix: failure === "ENOENT" ? "modprobe loop" : "run as root, with access to /dev/loop-control",
   };
+}
+
+/** The daemon's own trial, at the state directory or what there is of the way to it. */
+export async function checkUserNamespaces(auraedPath: string, stateDir: string): Promise<CheckResult> {
+  const support = await new AuraedHost({ auraedPath, ociRuntime: "" }).userNamespaceSupport(nearestDir(stateDir));
+  if (support.supported) return { status: "ok", found: "pods can have them (hostUsers: false)" };
+  return {
+    status: "warn",
+    found: `pods cannot have them: ${support.reason}`,
+    fix: "a kernel of 6.5 or later, 'sysctl user.max_user_namespaces=16384', and 'chmod o+x' for the directories above the configuration's state",
+  };
+}
+
+function nearestDir(path: string): string {
+  return existsSync(path) || path === "/" ? path : nearestDir(dirname(path));
 }

@@ -1,6 +1,6 @@
 import { messageOf } from "../lib/coded-error.ts";
 import { checkListen, checkRoot, checkSpace } from "./check-daemon.ts";
-import { checkCgroups, checkFileSystem, checkLoop } from "./check-kernel.ts";
+import { checkCgroups, checkFileSystem, checkLoop, checkUserNamespaces } from "./check-kernel.ts";
 import { checkCniConfig, checkCniPlugins } from "./check-network.ts";
 import { checkAuraed, vmChecks } from "./check-vm.ts";
 import { answered, type Outcome, printable } from "./outcome.ts";
@@ -62,6 +62,7 @@ export async function check(
     { name: "CNI configuration", look: () => checkCniConfig(options.cni) },
     { name: "CNI plugins", look: () => checkCniPlugins(options.cni) },
     { name: "auraed", look: () => checkAuraed(options.auraed.path, modules.signal) },
+    { name: "user namespaces", look: () => checkUserNamespaces(options.auraed.path, options.state) },
     ...vmChecks(request, options, modules),
   ];
   const checks: Check[] = [];

@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
+import { messageOf } from "../lib/coded-error.ts";
 import { HostError } from "./errors.ts";
 import { isAlive, type ProcessIdentity, readStartTime, terminate } from "./pids.ts";
 import { run } from "./process.ts";
@@ -66,6 +67,18 @@ export class AuraedHost {
 
   removeTree(path: string, options: Wait): Promise<void> {
     return this.#helper(["remove-tree", "--path", path], options);
+  }
+
+  /** Tries, on a small file system of its own, what a pod with a user namespace is made of. Never throws. */
+  async userNamespaceSupport(
+    stateDir: string,
+  ): Promise<{ readonly supported: true } | { readonly supported: false; readonly reason: string }> {
+    try {
+      await this.#helper(["try-user-namespace", "--dir", stateDir], { signal: AbortSignal.timeout(HELPER_TIMEOUT_MS) });
+      return { supported: true };
+    } catch (error) {
+      return { supported: false, reason: messageOf(error) };
+    }
   }
 
   async #helper(args: readonly string[], { signal }: Wait): Promise<void> {

@@ -12,6 +12,7 @@ import { podHostname } from "./pod-directory.ts";
 import type { Image } from "./ports.ts";
 import type { Realm, Wait } from "./realm.ts";
 import type { Container, Runtime } from "./runtime.ts";
+import { checkContainerUserNamespace } from "./user-namespace.ts";
 
 const SECURITY = "config.linux.security_context";
 
@@ -41,6 +42,7 @@ export async function specOf(
     cgroupsPath: realm.cgroupsPath(container),
     podFiles: realm.files,
     mountSources: await realm.mountSources(container, wait),
+    sourcesMapped: realm.sourcesMapped,
     imageVolumes: image.config.volumes.map((containerPath, index) => ({ containerPath, sourcePath: prepared.volumePaths[index] ?? "" })),
     devices: await requestedDevices(config, realm),
     hostDevices: config.security.privileged ? await realm.devices() : [],
@@ -59,6 +61,7 @@ export function checkAgainstPod({ pod, record }: Container): void {
       throw invalid(`${SECURITY}.namespace_options.${name}`, "is NODE, but the sandbox's is not");
     }
   }
+  checkContainerUserNamespace(record.config, pod.record.config);
 }
 
 /** The pid namespace of another running container of the pod. */

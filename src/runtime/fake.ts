@@ -39,6 +39,7 @@ export function fakeRuntime(
       policy: "prefer-vm",
       cgroupDriver: "cgroupfs",
       hostFacts,
+      userNamespaces: { supported: true },
       ...settings,
     },
     log: silentLog,

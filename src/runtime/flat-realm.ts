@@ -13,6 +13,7 @@ export class FlatRealm implements Realm {
   readonly facts: HostFacts;
   readonly namespaces: NamespacePaths;
   readonly files: PodFilePaths;
+  readonly sourcesMapped = false;
   readonly #runtime: Runtime;
 
   constructor(runtime: Runtime, pod: Pod, namespaces: NamespacePaths) {

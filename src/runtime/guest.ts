@@ -48,7 +48,13 @@ export function guestOf(answer: ConfigureResponse, made: { readonly size: GuestS
     memoryBytes: size.memoryBytes,
     vcpus: size.vcpus,
     uid,
-    namespaces: { network: "", ipc: answer.ipcPath, uts: answer.utsPath, pid: answer.pidPath, user: "" },
+    namespaces: {
+      network: answer.networkPath,
+      ipc: answer.ipcPath,
+      uts: answer.utsPath,
+      pid: answer.pidPath,
+      user: answer.userPath,
+    },
     facts: {
       arch,
       cgroupVersion: 2,

@@ -20,6 +20,7 @@ export class MicrovmRealm implements Realm {
   readonly facts: HostFacts;
   readonly namespaces: NamespacePaths;
   readonly files: PodFilePaths = guestPaths.files;
+  readonly sourcesMapped = true;
   readonly #runtime: Runtime;
   readonly #pod: Pod;
 
@@ -71,6 +72,7 @@ export class MicrovmRealm implements Realm {
       name: volumeName(container, index),
       hostPath,
       readOnly: config.mounts[index]?.readonly !== "no",
+      mapped: config.mounts[index]?.uidMappings.length === 1,
     }));
     if (volumes.length > 0) await this.#pod.agent.call(VmServiceService.shareVolumes, { volumes }, wait);
     return volumes.map(({ name }) => guestPaths.volume(name));

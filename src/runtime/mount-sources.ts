@@ -36,9 +36,6 @@ async function mountSource(mount: MountRequest, index: number): Promise<string> 
   const { source } = mount;
   if (source.type === "image")
     throw new RuntimeError({ code: "ERR_NOT_BUILT", what: "image volumes" }, `${field}.image: image volumes are not built yet`);
-  if (mount.uidMappings.length + mount.gidMappings.length > 0) {
-    throw new RuntimeError({ code: "ERR_NOT_BUILT", what: "idmapped mounts" }, `${field}.uid_mappings: idmapped mounts are not built yet`);
-  }
   try {
     await stat(source.path);
   } catch (error) {

@@ -23,6 +23,8 @@ export interface OciSpecInput {
   readonly podFiles: { readonly hosts: string; readonly resolvConf: string; readonly hostname: string; readonly shm: string };
   /** For each of `container.mounts`, in order: the directory or file that is mounted, links followed. */
   readonly mountSources: readonly string[];
+  /** Their ids are mapped already where a mount asks for it. */
+  readonly sourcesMapped: boolean;
   /** Volumes that the image declares, each with its seeded directory. */
   readonly imageVolumes: readonly { readonly containerPath: string; readonly sourcePath: string }[];
   /** The container's devices, directories of them already expanded. */

@@ -10,7 +10,7 @@ import type { IdMapping } from "./sandbox-config.ts";
  * path, and one at /dev replaces everything we would put below it.
  */
 export function ociMounts(input: OciSpecInput): readonly OciMount[] {
-  const requested = input.container.mounts.map((mount, index) => requestedMount(mount, input.mountSources[index]));
+  const requested = input.container.mounts.map((mount, index) => requestedMount(mount, input, index));
   const taken = new Set(requested.map(({ destination }) => destination));
   const volumes = input.imageVolumes.map(({ containerPath, sourcePath }) => bind(sourcePath, containerPath, ["rprivate", "rw"]));
   const kept = [...kernelMounts(input), ...podMounts(input), ...volumes].filter(
@@ -38,13 +38,14 @@ const PROPAGATION_OPTIONS: Readonly<Record<MountPropagation, string>> = {
 
 const ACCESS_OPTIONS = { no: "rw", yes: "ro", recursive: "rro" } as const;
 
-function requestedMount(mount: MountRequest, sourcePath: string | undefined): OciMount {
+function requestedMount(mount: MountRequest, { mountSources, sourcesMapped }: OciSpecInput, index: number): OciMount {
+  const sourcePath = mountSources[index];
   if (sourcePath === undefined) throw new TypeError(`mountSources has no entry for ${mount.containerPath}`);
   const options = [PROPAGATION_OPTIONS[mount.propagation], ACCESS_OPTIONS[mount.readonly], ...mount.options];
   return {
     ...bind(sourcePath, mount.containerPath, options),
-    ...(mount.uidMappings.length === 0 ? {} : { uidMappings: mount.uidMappings.map(ociIdMapping) }),
-    ...(mount.gidMappings.length === 0 ? {} : { gidMappings: mount.gidMappings.map(ociIdMapping) }),
+    ...(sourcesMapped || mount.uidMappings.length === 0 ? {} : { uidMappings: mount.uidMappings.map(ociIdMapping) }),
+    ...(sourcesMapped || mount.gidMappings.length === 0 ? {} : { gidMappings: mount.gidMappings.map(ociIdMapping) }),
   };
 }
 

@@ -125,6 +125,7 @@ export function specInput(changes: InputChanges = {}): OciSpecInput {
     devices: [],
     hostDevices: [],
     seccompProfile: undefined,
+    sourcesMapped: false,
     host: { ...hostFacts, ...changes.host },
     ...changes.input,
   };

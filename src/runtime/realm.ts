@@ -22,6 +22,8 @@ export interface Realm {
   readonly facts: HostFacts;
   readonly namespaces: NamespacePaths;
   readonly files: PodFilePaths;
+  /** Mounts' sources come with their ids mapped where a mount asks for it: the container's own auraed is not to do it again. */
+  readonly sourcesMapped: boolean;
   rootfsPath(container: Container): string;
   /** Directory of the overlay's upper and work directories. */
   scratchPath(container: Container): string;

@@ -18,6 +18,7 @@ import { startFlat } from "./start-flat.ts";
 import { startMicrovm } from "./start-microvm.ts";
 import { rollBack } from "./teardown.ts";
 import { type Phase, podPhase, timed } from "./timeline.ts";
+import { checkPodUserNamespace } from "./user-namespace.ts";
 import { watchPod } from "./watch.ts";
 
 export interface RunPodRequest {
@@ -43,8 +44,7 @@ function admit(runtime: Runtime, { config }: RunPodRequest): void {
   if (runtime.shutdown.aborted)
     throw new RuntimeError({ code: "ERR_SHUTTING_DOWN" }, "the daemon is shutting down: try again when it is back");
   checkPodFiles(config);
-  if (config.namespaces.user !== undefined)
-    throw new RuntimeError({ code: "ERR_NOT_BUILT", what: "user namespaces" }, "user namespaces are not built yet: remove userns_options");
+  checkPodUserNamespace(config, runtime.options.userNamespaces);
 }
 
 async function attempt(runtime: Runtime, request: RunPodRequest): Promise<string> {

@@ -16,6 +16,7 @@ import { nextPodState } from "./pod.ts";
 import type { Images, Metrics, Network, PodHistory, PodHost, Store, Virtualization, Vmm } from "./ports.ts";
 import type { Refusals } from "./refusals.ts";
 import type { Rates } from "./stats.ts";
+import type { UserNamespaceSupport } from "./user-namespace.ts";
 
 export interface RuntimeOptions {
   /** Durable: pods' records and scratch directories. */
@@ -30,6 +31,7 @@ export interface RuntimeOptions {
   readonly policy: PlacementPolicy;
   readonly cgroupDriver: CgroupDriver;
   readonly hostFacts: HostFacts;
+  readonly userNamespaces: UserNamespaceSupport;
 }
 
 /** What every operation of the runtime works on. Operations are functions of it, one file each. */

@@ -1,4 +1,4 @@
-import { mkdir } from "node:fs/promises";
+import { chmod, chown, mkdir } from "node:fs/promises";
 
 import { SupervisorServiceService } from "../../api/gen/aurae/supervisor/v0/supervisor.ts";
 import { failpoint } from "../lib/failpoint.ts";
@@ -9,7 +9,9 @@ import { podFilePaths, podFileTexts, podHostname, SHM_SIZE_BYTES, writePodFiles 
 import { attachNetwork } from "./pod-network.ts";
 import type { Wait } from "./realm.ts";
 import { type Pod, podStateDir, type Runtime } from "./runtime.ts";
+import type { UserNamespace } from "./sandbox-config.ts";
 import { podPhase } from "./timeline.ts";
+import { agentMappings } from "./user-namespace.ts";
 
 /** Starts a pod on the host. What it makes is undone by the teardown list, also half made. */
 export async function startFlat(runtime: Runtime, pod: Pod, wait: Wait): Promise<Sandbox> {
@@ -19,6 +21,8 @@ export async function startFlat(runtime: Runtime, pod: Pod, wait: Wait): Promise
   await mkdir(dir, { recursive: true, mode: 0o700 });
   const auraed = await podPhase(runtime, pod, "supervisor", () => runtime.host.startAuraed(dir, "pod", wait));
   failpoint("runtime.pod.auraed.after");
+  // Not before: auraed closes its directory to everybody else.
+  if (config.namespaces.user !== undefined) await admitRoot(dir, config.namespaces.user);
   const namespaces = await podPhase(runtime, pod, "namespaces", () => createNamespaces(runtime, pod, wait));
   failpoint("runtime.pod.namespaces.after");
   const onHost = config.namespaces.network === "node";
@@ -28,6 +32,12 @@ export async function startFlat(runtime: Runtime, pod: Pod, wait: Wait): Promise
     writePodFiles(podFilePaths(options.stateDir, pod.id), await podFileTexts(options, config, network)),
   );
   return { auraed, namespaces, network };
+}
+
+/** Root of a user namespace is a stranger on the host, and must reach its root file systems and namespaces: nobody else is let in. */
+async function admitRoot(dir: string, { gids }: UserNamespace): Promise<void> {
+  await chown(dir, 0, gids.hostId);
+  await chmod(dir, 0o710);
 }
 
 async function createNamespaces(runtime: Runtime, pod: Pod, wait: Wait): Promise<NamespacePaths> {
@@ -52,8 +62,7 @@ async function createNamespaces(runtime: Runtime, pod: Pod, wait: Wait): Promise
       shmSizeBytes: namespaces.ipc === "node" ? 0n : SHM_SIZE_BYTES,
       shmPath: files.shm,
       cgroup: agentCgroup(pod.id, pod.record.cgroup),
-      uidMappings: [],
-      gidMappings: [],
+      ...agentMappings(namespaces.user),
     },
     wait,
   );

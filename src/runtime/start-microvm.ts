@@ -17,6 +17,7 @@ import type { PodNetwork } from "./ports.ts";
 import type { Wait } from "./realm.ts";
 import { type Pod, podRootDir, podStateDir, type Runtime } from "./runtime.ts";
 import { podPhase } from "./timeline.ts";
+import { agentMappings } from "./user-namespace.ts";
 import { explainVm } from "./vm-status.ts";
 
 /** A guest that boots at all answers within a second or two, under emulation on a busy host within a few more. */
@@ -55,9 +56,9 @@ export async function startMicrovm(runtime: Runtime, pod: Pod, wait: Wait): Prom
   return { auraed, namespaces, network, guest: guestOf(answer, { size: plan.size, uid, arch: runtime.options.hostFacts.arch }) };
 }
 
-/** On the host a microVM has a network namespace alone: the rest of the pod is in the guest. */
+/** On the host a microVM has a network namespace, and a user namespace for its volumes' ids: the rest of the pod is in the guest. */
 async function createNamespaces(runtime: Runtime, pod: Pod, wait: Wait): Promise<NamespacePaths> {
-  const { networkPath } = await pod.agent.call(
+  const { networkPath, userPath } = await pod.agent.call(
     SupervisorServiceService.createSandbox,
     {
       podId: pod.id,
@@ -68,12 +69,11 @@ async function createNamespaces(runtime: Runtime, pod: Pod, wait: Wait): Promise
       shmSizeBytes: 0n,
       shmPath: "",
       cgroup: agentCgroup(pod.id, pod.record.cgroup),
-      uidMappings: [],
-      gidMappings: [],
+      ...agentMappings(pod.record.config.namespaces.user),
     },
     wait,
   );
-  return { network: networkPath, ipc: "", uts: "", pid: "", user: "" };
+  return { network: networkPath, ipc: "", uts: "", pid: "", user: userPath };
 }
 
 async function boot(
@@ -116,6 +116,7 @@ async function configure(runtime: Runtime, pod: Pod, { network, nic }: Attached,
       interface: nic,
       clockNs: nowNs(),
       entropy: randomBytes(ENTROPY_BYTES),
+      ...agentMappings(config.namespaces.user),
     },
     wait,
   );

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::control;
 use super::volumes::{SHARED, Slot};
+use crate::idmap::UserNamespace;
 use crate::sys::mounts::{self, Access};
 use crate::sys::namespace;
 use crate::sys::process::PidFd;
@@ -25,6 +26,8 @@ pub struct Placement {
     pub slot: Slot,
     pub source: PathBuf,
     pub access: Access,
+    /// Whose ids the owners of its files become; `None`: they stay.
+    pub users: Option<UserNamespace>,
 }
 
 /// A source that could not be placed.
@@ -78,7 +81,13 @@ struct Tree {
 
 impl Tree {
     fn copy(placement: &Placement) -> Result<Self, Misplaced> {
-        Self::clone_restricted(&placement.source, placement.access).map_err(|error| Misplaced { slot: placement.slot, error })
+        let copied = Self::clone_restricted(&placement.source, placement.access).and_then(|tree| {
+            if let Some(users) = &placement.users {
+                mounts::map_ids(tree.mounts.as_fd(), users.open()?.as_fd())?;
+            }
+            Ok(tree)
+        });
+        copied.map_err(|error| Misplaced { slot: placement.slot, error })
     }
 
     fn clone_restricted(source: &Path, access: Access) -> io::Result<Self> {

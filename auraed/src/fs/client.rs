@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::attach::{self, Misplaced, Placement};
 use super::control::{self, Order, Report};
 use super::volumes::Slot;
+use crate::idmap::UserNamespace;
 use crate::pod::children::{Child, Children, Exited};
 pub use crate::sys::mounts::Access;
 use crate::sys::process::PidFd;
@@ -87,6 +88,8 @@ pub struct Share {
     /// Absolute, without symbolic links.
     pub host_path: PathBuf,
     pub access: Access,
+    /// The owners of its files become those of the pod's user namespace.
+    pub mapped: bool,
 }
 
 enum Request {
@@ -104,8 +107,9 @@ pub struct FsServer {
 }
 
 impl FsServer {
-    /// Starts `binary fs` and waits until its sandbox is closed. `port` is the stream to the guest's port `aurae.volumes`.
-    pub async fn start(binary: &Path, children: &Children, port: OwnedFd) -> Result<Self, FsError> {
+    /// Starts `binary fs` and waits until its sandbox is closed. `port` is the stream to the guest's port `aurae.volumes`, `users` the pod's
+    /// user namespace.
+    pub async fn start(binary: &Path, children: &Children, port: OwnedFd, users: Option<UserNamespace>) -> Result<Self, FsError> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(FsError::Start)?;
         ours.set_nonblocking(true).map_err(FsError::Start)?;
         let (reports, orders) = UnixStream::from_std(ours).map_err(FsError::Start)?.into_split();
@@ -115,7 +119,7 @@ impl FsServer {
         let pid = child.pid;
         // Our copies of its ends: with them open, its end would never be seen.
         drop(command);
-        let mut server = Server::new(child, BufReader::new(reports), orders)?;
+        let mut server = Server::new(child, BufReader::new(reports), orders, users)?;
         match tokio::time::timeout(START_LIMIT, server.report()).await {
             Ok(Ok(Report::Ready)) => {}
             Ok(Ok(report)) => return Err(FsError::Start(io::Error::other(format!("it said {report:?}")))),
@@ -185,15 +189,16 @@ struct Server {
     /// What was read of a report: reading may be given up in the middle.
     line: Vec<u8>,
     orders: OwnedWriteHalf,
+    users: Option<UserNamespace>,
     shared: BTreeMap<Slot, Share>,
     newest: Slot,
 }
 
 impl Server {
-    fn new(child: Child, reports: BufReader<OwnedReadHalf>, orders: OwnedWriteHalf) -> Result<Self, FsError> {
+    fn new(child: Child, reports: BufReader<OwnedReadHalf>, orders: OwnedWriteHalf, users: Option<UserNamespace>) -> Result<Self, FsError> {
         let process = child.pidfd.ok_or_else(|| FsError::Start(io::ErrorKind::NotFound.into()))?;
         let (line, shared) = (Vec::new(), BTreeMap::new());
-        Ok(Self { process: Arc::new(process), exited: child.exited, exit_code: None, reports, line, orders, shared, newest: 0 })
+        Ok(Self { process: Arc::new(process), exited: child.exited, exit_code: None, reports, line, orders, users, shared, newest: 0 })
     }
 
     async fn run(mut self, mut queue: mpsc::Receiver<Request>, announce: watch::Sender<Option<String>>) {
@@ -281,8 +286,10 @@ impl Server {
             let share = placed.get(&slot).cloned().unwrap_or_else(|| unnamed(slot));
             FsError::Share { name: share.name, path: share.host_path, source }
         };
-        let placements =
-            placed.iter().map(|(slot, share)| Placement { slot: *slot, source: share.host_path.clone(), access: share.access });
+        let placements = placed.iter().map(|(&slot, share)| {
+            let users = self.users.clone().filter(|_| share.mapped);
+            Placement { slot, source: share.host_path.clone(), access: share.access, users }
+        });
         if let Err(Misplaced { slot, error }) = attach::attach(self.process.clone(), placements.collect()).await {
             return Ok(Err(failed(slot, error, &placed)));
         }
@@ -303,6 +310,10 @@ impl Server {
         let mut placed: BTreeMap<Slot, Share> = BTreeMap::new();
         for share in shares {
             check_name(&share.name)?;
+            if share.mapped && self.users.is_none() {
+                let source = io::Error::new(io::ErrorKind::Unsupported, "the pod has no user namespace to map its ids with");
+                return Err(FsError::Share { name: share.name, path: share.host_path, source });
+            }
             match self.shared.values().chain(placed.values()).find(|other| other.name == share.name) {
                 Some(other) if *other == share => continue,
                 Some(other) => {
@@ -358,7 +369,7 @@ fn respond(outcome: Result<Result<(), FsError>, String>, reply: oneshot::Sender<
 }
 
 fn unnamed(slot: Slot) -> Share {
-    Share { name: format!("of slot {slot}"), host_path: PathBuf::new(), access: Access::ReadOnly }
+    Share { name: format!("of slot {slot}"), host_path: PathBuf::new(), access: Access::ReadOnly, mapped: false }
 }
 
 fn check_name(name: &str) -> Result<(), FsError> {

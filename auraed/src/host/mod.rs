@@ -5,6 +5,7 @@
 //!  unmount     --target DIR                   everything mounted at and below it; nothing mounted is success
 //!  clean-pod   --dir DIR [--cgroup PATH …]    what a pod leaves whose auraed died: processes, mounts, cgroups
 //!  remove-tree --path DIR                     a tree, without following links or crossing mounts
+//!  try-user-namespace --dir DIR               whether pods kept below the directory can have user namespaces; leaves nothing
 //! ```
 //!
 //! Success: one JSON object on stdout, exit code 0. Failure: one line on stderr, exit code 1 (2: wrong command line).
@@ -25,6 +26,7 @@ pub(crate) mod layer;
 mod loop_device;
 mod mount_table;
 mod unmount;
+mod user_namespace;
 
 /// Why a task failed.
 #[derive(Debug, thiserror::Error)]
@@ -93,7 +95,8 @@ fn run(args: Vec<OsString>) -> Result<Value, HostError> {
         "unmount" => &["--target"],
         "clean-pod" => &["--dir", "--cgroup"],
         "remove-tree" => &["--path"],
-        _ => return Err(HostError::Usage("name a task: mount-layer, unmount, clean-pod or remove-tree".into())),
+        "try-user-namespace" => &["--dir"],
+        _ => return Err(HostError::Usage("name a task: mount-layer, unmount, clean-pod, remove-tree or try-user-namespace".into())),
     };
     let given = read_flags(&task, known, args)?;
     let one = |flag: &str| match given.iter().filter(|(name, _)| name == flag).collect::<Vec<_>>()[..] {
@@ -107,6 +110,7 @@ fn run(args: Vec<OsString>) -> Result<Value, HostError> {
             crate::tree::remove_checked(one("--path")?)?;
             Ok(json!({ "removed": true }))
         }
+        "try-user-namespace" => user_namespace::attempt(one("--dir")?).map(|()| json!({ "supported": true })),
         _ => {
             let cgroups: Vec<_> = given.iter().filter(|(name, _)| name == "--cgroup").map(|(_, path)| path.clone()).collect();
             clean_pod::clean(one("--dir")?, &cgroups)

@@ -10,6 +10,7 @@ use super::network::{self, Interface};
 use super::scratch;
 use crate::cgroup::Hierarchies;
 use crate::cgroup::leaf::{Driver, LeafSpec};
+use crate::idmap::IdMapping;
 use crate::pod::children::Children;
 use crate::pod::sandbox::{Sandbox, SandboxError, SandboxSpec};
 use crate::pod::sysctl::{self, Scope, Sysctl};
@@ -30,23 +31,31 @@ pub struct Configuration {
     /// Unix time.
     pub clock_ns: i64,
     pub entropy: Vec<u8>,
+    /// Of the pod's user namespace; empty: it has none.
+    pub uid_mappings: Vec<IdMapping>,
+    pub gid_mappings: Vec<IdMapping>,
 }
 
 impl Configuration {
     /// Whether both make the same pod: a call that is tried again has another clock and other entropy.
     pub fn is_same_as(&self, other: &Self) -> bool {
         let pod = |one: &Self| (one.pod_id.clone(), one.hostname.clone(), one.sysctls.clone(), one.shm_size_bytes, one.shared_pid);
-        pod(self) == pod(other) && self.files == other.files && self.interface == other.interface
+        let users = |one: &Self| (one.uid_mappings.clone(), one.gid_mappings.clone());
+        pod(self) == pod(other) && users(self) == users(other) && self.files == other.files && self.interface == other.interface
+    }
+
+    fn has_user_namespace(&self) -> bool {
+        !self.uid_mappings.is_empty()
     }
 }
 
 /// Takes every step, the sandbox last.
 pub async fn apply(wanted: &Configuration, hierarchies: &Hierarchies, children: &Children, binary: &Path) -> Result<Sandbox, GuestError> {
-    let (own, of_ipc) = sort_sysctls(&wanted.sysctls)?;
+    let (own, of_pod) = sort_sysctls(wanted)?;
     guest::set_clock(wanted.clock_ns).map_err(GuestError::io("set the clock"))?;
     guest::add_entropy(&wanted.entropy).map_err(GuestError::io("add entropy"))?;
     scratch::mount().await?;
-    if let Some(interface) = &wanted.interface {
+    if let Some(interface) = wanted.interface.as_ref().filter(|_| !wanted.has_user_namespace()) {
         network::apply(interface).await?;
     }
     own.iter().try_for_each(write_sysctl)?;
@@ -57,20 +66,37 @@ pub async fn apply(wanted: &Configuration, hierarchies: &Hierarchies, children: 
     if !wanted.hostname.is_empty() {
         namespace::set_hostname(&wanted.hostname).map_err(GuestError::io("set the hostname"))?;
     }
-    Ok(Sandbox::create(sandbox_spec(wanted, of_ipc), hierarchies, children, binary).await?)
+    if wanted.has_user_namespace() {
+        // Its root, a stranger to ours, has to reach its containers' root file systems.
+        let passed = fs::set_permissions(super::RUN_DIR, fs::Permissions::from_mode(0o711));
+        passed.map_err(GuestError::io(format!("let others pass {}", super::RUN_DIR)))?;
+    }
+    let sandbox = Sandbox::create(sandbox_spec(wanted, of_pod), hierarchies, children, binary).await?;
+    let moved = match (&wanted.interface, &sandbox.pins.network) {
+        (Some(interface), Some(namespace)) => network::apply_in(namespace.clone(), interface).await,
+        _ => Ok(()),
+    };
+    match moved {
+        Ok(()) => Ok(sandbox),
+        Err(error) => {
+            sandbox.destroy().await;
+            Err(error)
+        }
+    }
 }
 
-/// The guest's own, and those of the pod's ipc namespace, which are written in there.
+/// The guest's own, and those of the pod's namespaces, which are written in there.
 #[allow(clippy::type_complexity)]
-fn sort_sysctls(sysctls: &[(String, String)]) -> Result<(Vec<Sysctl>, Vec<(String, String)>), GuestError> {
-    let (mut own, mut of_ipc) = (Vec::new(), Vec::new());
-    for (key, value) in sysctls {
+fn sort_sysctls(wanted: &Configuration) -> Result<(Vec<Sysctl>, Vec<(String, String)>), GuestError> {
+    let (mut own, mut of_pod) = (Vec::new(), Vec::new());
+    for (key, value) in &wanted.sysctls {
         match sysctl::locate(key, value).map_err(SandboxError::from)? {
-            (_, Some(Scope::Ipc)) => of_ipc.push((key.clone(), value.clone())),
+            (_, Some(Scope::Ipc)) => of_pod.push((key.clone(), value.clone())),
+            (_, Some(Scope::Network)) if wanted.has_user_namespace() => of_pod.push((key.clone(), value.clone())),
             (sysctl, Some(Scope::Network) | None) => own.push(sysctl),
         }
     }
-    Ok((own, of_ipc))
+    Ok((own, of_pod))
 }
 
 fn write_sysctl(sysctl: &Sysctl) -> Result<(), GuestError> {
@@ -103,8 +129,8 @@ fn sandbox_spec(wanted: &Configuration, sysctls: Vec<(String, String)>) -> Sandb
     let run = Path::new(super::RUN_DIR);
     SandboxSpec {
         pod_id: wanted.pod_id.clone(),
-        // The guest's own is the pod's.
-        network: false,
+        // The guest's own is the pod's, but root of a user namespace has rights only over one that this owns.
+        network: wanted.has_user_namespace(),
         ipc: true,
         uts: true,
         pid: wanted.shared_pid,
@@ -114,8 +140,8 @@ fn sandbox_spec(wanted: &Configuration, sysctls: Vec<(String, String)>) -> Sandb
         shm_size_bytes: wanted.shm_size_bytes,
         shm_path: run.join("shm"),
         cgroup: LeafSpec { driver: Driver::Cgroupfs, parent: "/pod".to_owned(), owned: true, leaf: "auraed".to_owned() },
-        uid_mappings: Vec::new(),
-        gid_mappings: Vec::new(),
+        uid_mappings: wanted.uid_mappings.clone(),
+        gid_mappings: wanted.gid_mappings.clone(),
     }
 }
 
@@ -134,6 +160,8 @@ mod tests {
             interface: None,
             clock_ns,
             entropy: entropy.to_vec(),
+            uid_mappings: Vec::new(),
+            gid_mappings: Vec::new(),
         }
     }
 
@@ -147,12 +175,16 @@ mod tests {
     }
 
     #[test]
-    fn settings_of_the_ipc_namespace_are_written_there() {
+    fn settings_of_the_pods_namespaces_are_written_there() {
         let sysctls = ["kernel.msgmax", "net.core.somaxconn", "vm.swappiness"].map(|key| (key.to_owned(), "1".to_owned()));
-        let (own, of_ipc) = sort_sysctls(&sysctls).unwrap();
-        assert_eq!(of_ipc, [("kernel.msgmax".to_owned(), "1".to_owned())]);
+        let mut wanted = Configuration { sysctls: sysctls.to_vec(), ..configuration(1, b"x") };
+        let (own, of_pod) = sort_sysctls(&wanted).unwrap();
+        assert_eq!(of_pod, [("kernel.msgmax".to_owned(), "1".to_owned())]);
         assert_eq!(own.len(), 2);
-        assert!(sort_sysctls(&[("vm/../x".to_owned(), "1".to_owned())]).is_err());
+        wanted.uid_mappings = vec![IdMapping { container_id: 0, host_id: 1, size: 1 }];
+        assert_eq!(sort_sysctls(&wanted).unwrap().1.len(), 2);
+        wanted.sysctls = vec![("vm/../x".to_owned(), "1".to_owned())];
+        assert!(sort_sysctls(&wanted).is_err());
     }
 
     #[test]

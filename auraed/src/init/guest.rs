@@ -15,7 +15,7 @@ use crate::cgroup::container::ContainerCgroup;
 use crate::pod::sandbox::{Pins, Sandbox};
 use crate::pod::{Place, Pod};
 
-/// The one network namespace of a guest.
+/// The network namespace of a guest, and of most pods in one.
 const OWN_NETWORK: &str = "/proc/self/ns/net";
 
 type Reply<T> = oneshot::Sender<Result<T, GuestError>>;
@@ -91,7 +91,8 @@ impl Task {
             .map_err(io::Error::from)
             .map_err(GuestError::io("mount the volumes"))??;
         let cgroup = ContainerCgroup::at(sandbox.cgroup_directories().to_vec());
-        self.pod.set_place(Place { network: Some(OWN_NETWORK.into()), cgroup: Some(cgroup) });
+        let network = sandbox.pins.network.clone().or_else(|| Some(OWN_NETWORK.into()));
+        self.pod.set_place(Place { network, cgroup: Some(cgroup), users: sandbox.user_namespace() });
         let configured = Configured { pins: sandbox.pins.clone(), facts: Facts::read()? };
         self.configured = Some((wanted, sandbox, configured.clone()));
         Ok(configured)

@@ -3,13 +3,15 @@
 use std::fs;
 use std::io;
 use std::net::IpAddr;
-use std::path::Path;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
 
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags};
 use rtnetlink::packet_route::route::{RouteMessage, RouteScope};
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 
 use super::errors::GuestError;
+use crate::pod::network::inside;
 
 const INTERFACES: &str = "/sys/class/net";
 /// The kernel's limit, its NUL not counted.
@@ -91,19 +93,43 @@ impl Interface {
 /// Sets the guest's one interface up. Only the routes that are asked for will be there: the kernel adds none of its own.
 pub async fn apply(wanted: &Interface) -> Result<(), GuestError> {
     let index = find(Path::new(INTERFACES))?;
-    let (connection, handle, _) = rtnetlink::new_connection().map_err(GuestError::io("open a netlink socket"))?;
+    with_netlink(None, async |handle| set_up(&handle, index, wanted, None).await).await
+}
+
+/// The same in another network namespace, which the interface moves to. It comes back when the namespace ends.
+pub async fn apply_in(namespace: PathBuf, wanted: &Interface) -> Result<(), GuestError> {
+    let index = find(Path::new(INTERFACES))?;
+    let target = fs::File::open(&namespace).map_err(GuestError::io("open the pod's network namespace"))?;
+    with_netlink(None, async |handle: Handle| {
+        let link = LinkUnspec::new_with_index(index).setns_by_fd(target.as_raw_fd());
+        handle.link().set(link.build()).execute().await.map_err(netlink("move the interface to the pod's network namespace"))
+    })
+    .await?;
+    // There it keeps its number: nothing else is there but the loopback.
+    with_netlink(Some(namespace.clone()), async |handle| set_up(&handle, index, wanted, Some(namespace)).await).await
+}
+
+/// A netlink socket belongs to the namespace in which it was made, wherever it is used.
+async fn with_netlink<T>(namespace: Option<PathBuf>, work: impl AsyncFnOnce(Handle) -> Result<T, GuestError>) -> Result<T, GuestError> {
+    let runtime = tokio::runtime::Handle::current();
+    let opened = inside(namespace, move || {
+        let _entered = runtime.enter();
+        rtnetlink::new_connection()
+    });
+    let (connection, handle, _) = opened.await.map_err(GuestError::io("open a netlink socket"))?;
     let connection = tokio::spawn(connection);
-    let result = set_up(&handle, index, wanted).await;
+    let result = work(handle).await;
     connection.abort();
     result
 }
 
-async fn set_up(handle: &Handle, index: u32, wanted: &Interface) -> Result<(), GuestError> {
+async fn set_up(handle: &Handle, index: u32, wanted: &Interface, namespace: Option<PathBuf>) -> Result<(), GuestError> {
     // A new name and, with some devices, a new MAC are taken only while it is down; so is what an earlier attempt left.
     let link = LinkUnspec::new_with_index(index);
     let described = link.down().name(wanted.name.clone()).address(wanted.mac.to_vec()).mtu(wanted.mtu);
     handle.link().set(described.build()).execute().await.map_err(netlink("set the interface's name, MAC and MTU"))?;
-    write_settings(&wanted.name)?;
+    let name = wanted.name.clone();
+    inside(namespace, move || write_settings(&name)).await.map_err(GuestError::io("set how the interface takes IPv6 addresses"))?;
     for prefix in &wanted.addresses {
         let mut request = handle.address().add(index, prefix.address, prefix.length).replace();
         // The host has found out that nobody else has it, and says which routes there are.
@@ -161,13 +187,13 @@ fn message(index: u32, route: &Route) -> RouteMessage {
 }
 
 /// IPv6 as CNI leaves it: no addresses from routers, and none that waits to be found free.
-fn write_settings(name: &str) -> Result<(), GuestError> {
+fn write_settings(name: &str) -> io::Result<()> {
     let settings = Path::new("/proc/sys/net/ipv6/conf").join(name);
     for setting in ["accept_ra", "accept_dad"] {
         match fs::write(settings.join(setting), "0") {
             // A kernel without IPv6.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            other => other.map_err(GuestError::io(format!("set {setting} of {name}")))?,
+            other => other?,
         }
     }
     Ok(())

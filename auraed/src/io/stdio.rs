@@ -74,12 +74,16 @@ impl ChildStdio {
     }
 }
 
-/// Pipes for stdout and stderr, and for stdin when it is kept, else /dev/null.
-pub fn pipes(keep_stdin: bool) -> io::Result<(Streams, ChildStdio)> {
+/// Pipes for stdout and stderr, and for stdin when it is kept, else /dev/null. They belong to `owner` (uid, gid), who can open them anew by
+/// such names as /dev/stdout.
+pub fn pipes(keep_stdin: bool, owner: (u32, u32)) -> io::Result<(Streams, ChildStdio)> {
+    let own = |end: &OwnedFd| std::os::unix::fs::fchown(end, Some(owner.0), Some(owner.1));
     let (stdout, child_stdout) = fd::pipe()?;
     let (stderr, child_stderr) = fd::pipe()?;
+    own(&child_stdout).and_then(|()| own(&child_stderr))?;
     let (stdin, child_stdin) = if keep_stdin {
         let (child, ours) = fd::pipe()?;
+        own(&child)?;
         (Some(AsyncStream::new(ours)?), Stdio::from(child))
     } else {
         (None, Stdio::from(dev_null()?))
@@ -108,6 +112,13 @@ impl Streams {
             Self::Pipes { stdin, .. } => stdin.take().map(Stdin::pipe),
         }
     }
+}
+
+/// Makes a terminal the user's, who can then open it anew by its name.
+pub fn give_terminal(master: &AsyncStream, uid: u32) -> io::Result<()> {
+    use rustix::pty::OpenptFlags;
+    let terminal = rustix::pty::ioctl_tiocgptpeer(master.as_fd(), OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+    std::os::unix::fs::fchown(terminal, Some(uid), None)
 }
 
 /// Sets a terminal's window size; zero in either direction is ignored, as CRI clients send it for "unknown".

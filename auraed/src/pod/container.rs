@@ -24,6 +24,7 @@ use super::Shared;
 use super::children::{Child, Exited};
 use super::errors::PodError;
 use super::journal::{Exit, Kind, Phase, View};
+use super::stage::Stage;
 use super::usage::CachedUsage;
 use crate::cgroup::container::ContainerCgroup;
 use crate::io::log_sink::LogSink;
@@ -166,7 +167,8 @@ impl Container {
             return Ok(prepared.clone());
         }
         let work = request.clone();
-        let prepared = blocking(move || rootfs::prepare(&work)).await??;
+        let users = self.shared.users();
+        let prepared = blocking(move || rootfs::prepare(&work, users.as_ref())).await??;
         self.rootfs = Some((request, prepared.clone()));
         self.shared.journal.set(&self.view.id, Some(self.view.clone()));
         Ok(prepared)
@@ -180,10 +182,12 @@ impl Container {
         if self.rootfs.is_none() {
             return Err(self.wrong_phase("prepared"));
         }
-        let oci_spec: Value = serde_json::from_slice(&spec.oci_spec)
+        let mut oci_spec: Value = serde_json::from_slice(&spec.oci_spec)
             .map_err(|error| PodError::Invalid { field: "oci_spec", problem: format!("is not JSON: {error}") })?;
+        // Lent until the container is created, or is not.
+        let _stage = self.lend(&mut oci_spec).await?;
         let log = self.shared.logs.open(&self.view.id, &spec.log_path)?;
-        self.write_bundle(&spec)?;
+        self.write_bundle(&spec.bundle_path, &oci_spec)?;
         match self.run_create(&spec, &oci_spec, log).await {
             Ok(process) => {
                 let pid = process.child.pid;
@@ -201,21 +205,33 @@ impl Container {
         }
     }
 
-    fn write_bundle(&mut self, spec: &CreateSpec) -> Result<(), PodError> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&spec.bundle_path).map_err(PodError::io("make the bundle directory"))?;
-        self.bundle = Some(spec.bundle_path.clone());
+    /// What a container in a user namespace cannot reach or make by itself.
+    async fn lend(&self, oci_spec: &mut Value) -> Result<Option<Stage>, PodError> {
+        let (Some(users), Some((request, _))) = (self.shared.users(), &self.rootfs) else { return Ok(None) };
+        let path = Path::new(&request.rootfs_path).with_file_name("lent");
+        let mut changed = oci_spec.take();
+        let (stage, changed) = blocking(move || Stage::set(&path, &mut changed, &users).map(|stage| (stage, changed))).await??;
+        *oci_spec = changed;
+        Ok(Some(stage))
+    }
+
+    fn write_bundle(&mut self, path: &Path, oci_spec: &Value) -> Result<(), PodError> {
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(PodError::io("make the bundle directory"))?;
+        self.bundle = Some(path.to_owned());
         fs::OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(true)
             .mode(0o600)
-            .open(spec.bundle_path.join("config.json"))
-            .and_then(|mut file| file.write_all(&spec.oci_spec))
+            .open(path.join("config.json"))
+            .and_then(|mut file| file.write_all(oci_spec.to_string().as_bytes()))
             .map_err(PodError::io("write config.json"))
     }
 
     async fn run_create(&self, spec: &CreateSpec, oci_spec: &Value, log: Option<LogSink>) -> Result<Process, PodError> {
         let oci = &self.shared.oci;
+        let process = oci_spec.get("process").cloned().unwrap_or_default();
+        let owner = self.shared.owner_of(&process)?;
         let files = oci.files(&format!("create-{}", self.view.id));
         let bundle = (spec.bundle_path.as_path(), has_systemd_cgroup(oci_spec));
         let orphan = self.shared.children.expect_orphan();
@@ -224,9 +240,10 @@ impl Container {
                 ConsoleSocket::listen(oci.work_dir(), &format!("{}.tty", self.view.id)).map_err(PodError::io("make a console socket"))?;
             oci.create(&self.view.id, bundle, Some(console.address()), &files, stdio::ChildStdio::null()).await?;
             let master = console.receive().await.and_then(AsyncStream::new).map_err(PodError::io("receive the terminal"))?;
+            stdio::give_terminal(&master, owner.0).map_err(PodError::io("give the terminal to its user"))?;
             Streams::Terminal(Arc::new(master))
         } else {
-            let (streams, child) = stdio::pipes(spec.stdin).map_err(PodError::io("make pipes"))?;
+            let (streams, child) = stdio::pipes(spec.stdin, owner).map_err(PodError::io("make pipes"))?;
             oci.create(&self.view.id, bundle, None, &files, child).await?;
             streams
         };
@@ -239,7 +256,7 @@ impl Container {
             id: self.view.id.clone(),
             phase: Phase::Created,
             pid: child.pid,
-            process: Arc::new(oci_spec.get("process").cloned().unwrap_or_default()),
+            process: Arc::new(process),
             cgroup,
             output: pump.subscription(),
             stdin,

@@ -4,6 +4,7 @@ use thiserror::Error;
 
 use super::oci::OciError;
 use super::sandbox::SandboxError;
+use super::stage::StageError;
 use crate::cgroup::CgroupError;
 use crate::io::log_file::LogFileError;
 use crate::io::pump::PumpError;
@@ -45,6 +46,8 @@ pub enum PodError {
     Pump(#[from] PumpError),
     #[error(transparent)]
     Rootfs(#[from] RootfsError),
+    #[error(transparent)]
+    Stage(#[from] StageError),
 }
 
 impl PodError {

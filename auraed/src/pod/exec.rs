@@ -62,6 +62,7 @@ impl ExecProcess {
         if live.phase != Phase::Running {
             return Err(PodError::WrongPhase { id: live.id.clone(), is: "created", wanted: "running" });
         }
+        let owner = shared.owner_of(&live.process)?;
         let number = NEXT_EXEC.fetch_add(1, Ordering::Relaxed);
         let files = shared.oci.files(&format!("exec-{number}"));
         fs::write(&files.input, process_json(&live.process, spec).to_string()).map_err(PodError::io("write the process"))?;
@@ -73,9 +74,10 @@ impl ExecProcess {
                 .map_err(PodError::io("make a console socket"))?;
             shared.oci.exec(&live.id, (Some(console.address()), cgroup), &files, stdio::ChildStdio::null()).await?;
             let master = console.receive().await.and_then(AsyncStream::new).map_err(PodError::io("receive the terminal"))?;
+            stdio::give_terminal(&master, owner.0).map_err(PodError::io("give the terminal to its user"))?;
             Streams::Terminal(Arc::new(master))
         } else {
-            let (streams, child) = stdio::pipes(spec.stdin).map_err(PodError::io("make pipes"))?;
+            let (streams, child) = stdio::pipes(spec.stdin, owner).map_err(PodError::io("make pipes"))?;
             shared.oci.exec(&live.id, (None, cgroup), &files, child).await?;
             streams
         };

@@ -24,6 +24,7 @@ pub mod port_forward;
 pub mod reaper;
 pub mod sandbox;
 pub mod session;
+pub mod stage;
 pub mod stats;
 pub mod supervisor;
 pub mod sysctl;
@@ -35,12 +36,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
 pub use command::main;
 
 use crate::cgroup::Hierarchies;
 use crate::cgroup::container::ContainerCgroup;
+use crate::idmap::UserNamespace;
 use crate::io::log_sink::Logs;
 use children::Children;
 use container::{Container, Reply, Request};
@@ -68,6 +71,8 @@ pub struct Place {
     pub network: Option<PathBuf>,
     /// Its cgroup with all containers in it.
     pub cgroup: Option<ContainerCgroup>,
+    /// Its user namespace.
+    pub users: Option<UserNamespace>,
 }
 
 #[derive(Default)]
@@ -165,6 +170,19 @@ async fn ask_task<T>(task: &mpsc::Sender<Request>, id: &str, request: impl FnOnc
 }
 
 impl Shared {
+    /// The pod's user namespace; `None` when that is auraed's own.
+    fn users(&self) -> Option<UserNamespace> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner).users.clone()
+    }
+
+    /// The host's ids of a process's user: whose its streams are to be.
+    fn owner_of(&self, process: &Value) -> Result<(u32, u32), PodError> {
+        let id = |name: &str| process.pointer(&format!("/user/{name}")).and_then(Value::as_u64).unwrap_or(0);
+        let (uid, gid) = (u32::try_from(id("uid")).unwrap_or(u32::MAX), u32::try_from(id("gid")).unwrap_or(u32::MAX));
+        let on_host = self.users().map_or(Ok((uid, gid)), |users| users.on_host(uid, gid));
+        on_host.map_err(|error| PodError::Invalid { field: "process.user", problem: error.to_string() })
+    }
+
     /// A container that was deleted is no longer known.
     fn forget(&self, id: &str) {
         self.lock().tasks.remove(id);

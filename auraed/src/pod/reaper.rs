@@ -73,6 +73,8 @@ fn run(control: &mut Control) -> Result<(), Failure> {
         control.report(&Report::WantsMappings);
         control.wait().step("wait for the id mappings")?;
         namespace::become_namespace_root().step("become root of the user namespace")?;
+        // Forgotten by the kernel with the change of user.
+        namespace::die_with_parent().step("set the parent-death signal")?;
     }
     namespaces::make(&plan)?;
     if plan.pid {

@@ -20,6 +20,7 @@ use super::sysctl::{self, SysctlError};
 use crate::cgroup::leaf::{LeafSpec, PodLeaf};
 use crate::cgroup::{CgroupError, Hierarchies, Hierarchy};
 use crate::helper::{self, Failure, GO};
+use crate::idmap::{self, IdMapping, UserNamespace};
 use crate::sys::{fd, mounts, process};
 
 /// How long making the namespaces may take.
@@ -41,14 +42,6 @@ pub enum SandboxError {
 
 fn failed(action: impl Into<String>) -> impl FnOnce(io::Error) -> SandboxError {
     move |source| SandboxError::Io { action: action.into(), source }
-}
-
-/// One line of an id mapping.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct IdMapping {
-    pub container_id: u32,
-    pub host_id: u32,
-    pub size: u32,
 }
 
 /// What is asked for. The same request again is answered with the same sandbox.
@@ -133,6 +126,12 @@ impl Sandbox {
     /// Host pid of the pid namespace's pid 1.
     pub fn pid_one(&self) -> Option<i32> {
         self.pid_one.as_ref().map(|pid_one| pid_one.child.pid)
+    }
+
+    /// The pod's user namespace; `None` when that is the host's.
+    pub fn user_namespace(&self) -> Option<UserNamespace> {
+        let (uid_mappings, gid_mappings) = (self.spec.uid_mappings.clone(), self.spec.gid_mappings.clone());
+        self.pins.user.clone().map(|path| UserNamespace { path, uid_mappings, gid_mappings })
     }
 
     /// The pod's cgroup in each hierarchy.
@@ -296,7 +295,7 @@ impl Sandbox {
         }
         let path = self.spec.shm_path.clone();
         self.make_directory(&path, 0o755)?;
-        let owner = |mappings: &[IdMapping]| mappings.iter().find(|line| line.container_id == 0).map_or(0, |line| line.host_id);
+        let owner = |mappings: &[IdMapping]| idmap::translate(mappings, 0).unwrap_or(0);
         let options = format!(
             "mode=1777,size={},uid={},gid={}",
             self.spec.shm_size_bytes,

@@ -107,7 +107,8 @@ impl<T: Tenant> Task<T> {
         if self.sandbox.is_none() {
             let sandbox = Sandbox::create(spec, &self.hierarchies, &self.children, &self.binary).await?;
             let cgroup = ContainerCgroup::at(sandbox.cgroup_directories().to_vec());
-            self.tenant.settle(Place { network: sandbox.pins.network.clone(), cgroup: Some(cgroup) });
+            let (network, users) = (sandbox.pins.network.clone(), sandbox.user_namespace());
+            self.tenant.settle(Place { network, cgroup: Some(cgroup), users });
             self.sandbox = Some(sandbox);
         }
         match &self.sandbox {

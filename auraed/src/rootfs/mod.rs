@@ -13,7 +13,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::api::pod::v0 as api;
+use crate::api::pod::v0::{self as api, ResolvedUser};
+use crate::idmap::UserNamespace;
 
 pub mod overlay;
 pub mod root;
@@ -65,15 +66,15 @@ impl RootfsError {
     }
 }
 
-/// Mounts the root filesystem and makes and looks up everything the request names.
-pub fn prepare(request: &Request) -> Result<Prepared, RootfsError> {
+/// Mounts the root filesystem and makes and looks up everything the request names. With `users` its files are those of the pod's ids.
+pub fn prepare(request: &Request, users: Option<&UserNamespace>) -> Result<Prepared, RootfsError> {
     let rootfs = absolute("rootfs_path", &request.rootfs_path)?;
     let scratch = absolute("scratch_path", &request.scratch_path)?;
     let lowers = request.lower_paths.iter().map(|path| absolute("lower_paths", path)).collect::<Result<Vec<_>, _>>()?;
     if !overlay::is_mounted(&rootfs)? {
-        overlay::mount(&lowers, &scratch, &rootfs)?;
+        overlay::mount(&lowers, &scratch, &rootfs, users)?;
     }
-    let prepared = fill(request, &rootfs);
+    let prepared = fill(request, &rootfs, users);
     if prepared.is_err() {
         // Nobody will ask for the undoing of what never succeeded.
         let _ = overlay::unmount(&rootfs);
@@ -91,18 +92,20 @@ pub fn release(request: &Request) -> Result<(), RootfsError> {
     }
 }
 
-fn fill(request: &Request, rootfs: &Path) -> Result<Prepared, RootfsError> {
-    let root = Root::open(rootfs).map_err(|error| RootfsError::io(format!("open {}", rootfs.display()), error))?;
+fn fill(request: &Request, rootfs: &Path, users: Option<&UserNamespace>) -> Result<Prepared, RootfsError> {
+    let root_owner = users.map(|users| host_ids(users, 0, 0)).transpose()?;
+    let root = Root::open(rootfs).map_err(|error| RootfsError::io(format!("open {}", rootfs.display()), error))?.owned_by(root_owner);
     let query = request.user.clone().unwrap_or_default();
     let user = user::find(&root, &query)?;
+    let owner = users.map_or(Ok((user.uid, user.gid)), |users| check_mapped(&user, users))?;
     if !request.working_dir.is_empty() {
-        let made = root.ensure_directory(&request.working_dir, Some((user.uid, user.gid)));
+        let made = root.ensure_directory(&request.working_dir, Some(owner));
         made.map_err(|error| unusable("working_dir", &request.working_dir, error))?;
     }
     let volume_paths = if request.image_volumes.is_empty() {
         Vec::new()
     } else {
-        volumes::seed(&root, &request.image_volumes, &absolute("volumes_path", &request.volumes_path)?)?
+        volumes::seed(&root, &request.image_volumes, &absolute("volumes_path", &request.volumes_path)?, root_owner)?
     };
     for target in &request.mount_targets {
         let made = match target.directory {
@@ -112,6 +115,16 @@ fn fill(request: &Request, rootfs: &Path) -> Result<Prepared, RootfsError> {
         made.map_err(|error| unusable("mount_targets", &target.path, error))?;
     }
     Ok(Prepared { user: Some(user), volume_paths })
+}
+
+/// The host's ids of the user, all of whose groups have to be mapped as well.
+fn check_mapped(user: &ResolvedUser, users: &UserNamespace) -> Result<(u32, u32), RootfsError> {
+    user.additional_gids.iter().try_for_each(|&gid| host_ids(users, user.uid, gid).map(drop))?;
+    host_ids(users, user.uid, user.gid)
+}
+
+fn host_ids(users: &UserNamespace, uid: u32, gid: u32) -> Result<(u32, u32), RootfsError> {
+    users.on_host(uid, gid).map_err(|error| RootfsError::invalid("user", format!("{uid}:{gid}"), error.to_string()))
 }
 
 /// A path of the image that cannot be used is the request's fault, a full disk is not.

@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, UnmountFlags};
 
 use super::RootfsError;
+use crate::idmap::UserNamespace;
+use crate::sys::{mounts, namespace};
 
 /// The kernel takes no longer value than this in one `fsconfig` call, its NUL counted.
 const FSCONFIG_MAX: usize = 256;
@@ -24,25 +26,47 @@ pub fn is_mounted(target: &Path) -> Result<bool, RootfsError> {
     }
 }
 
-/// Mounts `lowers` (uppermost first) under `scratch`/upper at `target`. Missing directories are made.
-pub fn mount(lowers: &[PathBuf], scratch: &Path, target: &Path) -> Result<(), RootfsError> {
-    let Some(topmost) = lowers.first() else {
+/// Mounts `lowers` (uppermost first) under `scratch`/upper at `target`. Missing directories are made. With `users` the layers' files belong
+/// to the pod's ids, and so does what is written.
+pub fn mount(lowers: &[PathBuf], scratch: &Path, target: &Path, users: Option<&UserNamespace>) -> Result<(), RootfsError> {
+    if lowers.is_empty() {
         return Err(RootfsError::invalid("lower_paths", "", "at least one layer is required"));
-    };
+    }
     let (upper, work) = (scratch.join("upper"), scratch.join("work"));
     for dir in [scratch, target, &work] {
         fs::create_dir_all(dir).map_err(|error| RootfsError::io(format!("make {}", dir.display()), error))?;
     }
-    make_upper(&upper, topmost)?;
-    let opened = lowers.iter().map(|path| open_dir(path)).collect::<Result<Vec<_>, _>>()?;
-    let fail = |error: Errno| RootfsError::io(format!("mount the overlay at {}", target.display()), error);
-    let mounted = match new_mount(lowers, &opened, &upper, &work) {
-        // Before Linux 6.5 there is no `lowerdir+`.
-        Err(Errno::INVAL | Errno::NOSYS) => return old_mount(&opened, &upper, &work, target),
-        other => other.map_err(fail)?,
+    let fail = |error: io::Error| RootfsError::io(format!("mount the overlay at {}", target.display()), error);
+    let opened = match users {
+        None => lowers.iter().map(|path| open_dir(path)).collect::<Result<Vec<_>, _>>()?,
+        Some(users) => map_layers(lowers, users)?,
     };
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-    rustix::mount::move_mount(mounted.as_fd(), "", CWD, target, flags).map_err(fail)
+    make_upper(&upper, &opened)?;
+    let mounted = match users {
+        None => match new_mount(lowers, &upper, &work) {
+            // Before Linux 6.5 there is no `lowerdir+`.
+            Err(Errno::INVAL | Errno::NOSYS) => return old_mount(&opened, &upper, &work, target),
+            other => other.map_err(io::Error::from),
+        },
+        Some(_) => namespace::in_private_mounts(|| {
+            // Over the layers themselves: the overlay finds them by the same names. The kernel takes only attached mounts.
+            opened.iter().zip(lowers).try_for_each(|(tree, path)| mounts::attach(tree.as_fd(), path))?;
+            Ok(new_mount(lowers, &upper, &work)?)
+        }),
+    };
+    mounts::attach(mounted.map_err(fail)?.as_fd(), target).map_err(fail)
+}
+
+/// A copy of each layer's mount, nowhere yet, with its files' owners mapped.
+fn map_layers(lowers: &[PathBuf], users: &UserNamespace) -> Result<Vec<OwnedFd>, RootfsError> {
+    let user_namespace = users.open().map_err(|error| RootfsError::io(format!("open {}", users.path.display()), error))?;
+    let map = |path: &PathBuf| -> io::Result<OwnedFd> {
+        let tree = mounts::detached(path)?;
+        mounts::map_ids(tree.as_fd(), user_namespace.as_fd())?;
+        Ok(tree)
+    };
+    let fail = |path: &PathBuf, error| RootfsError::io(format!("map the ids of lower_paths {}", path.display()), error);
+    lowers.iter().map(|path| map(path).map_err(|error| fail(path, error))).collect()
 }
 
 /// Unmounts whatever is mounted at `target`, lazily only when it is busy. Success when nothing is.
@@ -57,22 +81,24 @@ pub fn unmount(target: &Path) -> Result<(), RootfsError> {
     Ok(())
 }
 
-/// The overlay's top directory shows the upper directory's owner and mode: they are the image's.
-fn make_upper(upper: &Path, topmost: &Path) -> Result<(), RootfsError> {
-    use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+/// The overlay's top directory shows the upper directory's owner and mode: they are those of the uppermost layer.
+fn make_upper(upper: &Path, layers: &[OwnedFd]) -> Result<(), RootfsError> {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
     let fail = |error: io::Error| RootfsError::io(format!("make {}", upper.display()), error);
-    let image = fs::metadata(topmost).map_err(|error| RootfsError::io(format!("lower_paths {}", topmost.display()), error))?;
+    let image = layers.first().map_or(Err(Errno::NOENT), rustix::fs::fstat).map_err(|error| fail(error.into()))?;
     match fs::DirBuilder::new().mode(0o700).create(upper) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
         other => other.map_err(fail)?,
     }
-    std::os::unix::fs::lchown(upper, Some(image.uid()), Some(image.gid())).map_err(fail)?;
-    fs::set_permissions(upper, fs::Permissions::from_mode(image.mode() & 0o7777)).map_err(fail)
+    std::os::unix::fs::lchown(upper, Some(image.st_uid), Some(image.st_gid)).map_err(fail)?;
+    fs::set_permissions(upper, fs::Permissions::from_mode(image.st_mode & 0o7777)).map_err(fail)
 }
 
+const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
 fn open_dir(path: &Path) -> Result<OwnedFd, RootfsError> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(|error| RootfsError::io(format!("lower_paths {}", path.display()), error))
+    rustix::fs::openat(CWD, path, DIRECTORY, Mode::empty())
+        .map_err(|error| RootfsError::io(format!("lower_paths {}", path.display()), error))
 }
 
 fn by_descriptor(fd: &OwnedFd) -> String {
@@ -80,22 +106,18 @@ fn by_descriptor(fd: &OwnedFd) -> String {
 }
 
 /// One option a layer: their number is not bound by the length of an option string.
-fn new_mount(lowers: &[PathBuf], opened: &[OwnedFd], upper: &Path, work: &Path) -> Result<OwnedFd, Errno> {
+fn new_mount(lowers: &[PathBuf], upper: &Path, work: &Path) -> Result<OwnedFd, Errno> {
     let fs = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     rustix::mount::fsconfig_set_string(fs.as_fd(), "source", "overlay")?;
-    for (path, fd) in lowers.iter().zip(opened) {
+    let layers = lowers.iter().map(|path| ("lowerdir+", path.as_path()));
+    for (option, path) in layers.chain([("upperdir", upper), ("workdir", work)]) {
         // The path is what an operator sees in the mount table; one that is too long is given by descriptor.
         match path.to_str() {
-            Some(text) if text.len() < FSCONFIG_MAX => rustix::mount::fsconfig_set_string(fs.as_fd(), "lowerdir+", text)?,
-            _ => rustix::mount::fsconfig_set_string(fs.as_fd(), "lowerdir+", by_descriptor(fd))?,
-        }
-    }
-    let kept = [open_dir(upper), open_dir(work)];
-    for (option, path, fd) in [("upperdir", upper, &kept[0]), ("workdir", work, &kept[1])] {
-        let fd = fd.as_ref().map_err(|_| Errno::NOENT)?;
-        match path.to_str() {
             Some(text) if text.len() < FSCONFIG_MAX => rustix::mount::fsconfig_set_string(fs.as_fd(), option, text)?,
-            _ => rustix::mount::fsconfig_set_string(fs.as_fd(), option, by_descriptor(fd))?,
+            _ => {
+                let opened = rustix::fs::openat(CWD, path, DIRECTORY, Mode::empty())?;
+                rustix::mount::fsconfig_set_string(fs.as_fd(), option, by_descriptor(&opened))?;
+            }
         }
     }
     rustix::mount::fsconfig_create(fs.as_fd())?;

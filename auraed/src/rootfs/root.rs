@@ -1,7 +1,7 @@
 //! Look-ups that stay inside one directory tree, whatever links it holds.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
@@ -10,13 +10,20 @@ use rustix::io::Errno;
 /// The top of a tree that is not trusted. `..` and absolute links lead nowhere else than to this directory.
 pub struct Root {
     dir: OwnedFd,
+    /// Who gets what is made anew, unless its maker says otherwise; `None`: whoever we are.
+    owner: Option<(u32, u32)>,
 }
 
 impl Root {
     /// Opens the tree below `path`, which itself is trusted.
     pub fn open(path: &Path) -> io::Result<Self> {
         let dir = rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        Ok(Self { dir })
+        Ok(Self { dir, owner: None })
+    }
+
+    /// What is made anew belongs to `owner` (uid, gid).
+    pub fn owned_by(self, owner: Option<(u32, u32)>) -> Self {
+        Self { owner, ..self }
     }
 
     /// Opens what `path` leads to inside the tree. Links are followed, magic links (those of procfs) are refused.
@@ -53,7 +60,7 @@ impl Root {
             let prefix = parts[..count].join("/");
             current = match self.resolve(&prefix, opening) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    let owner = owner.filter(|_| count == parts.len());
+                    let owner = owner.filter(|_| count == parts.len()).or(self.owner);
                     make_directory(current, parts[count - 1], owner)?
                 }
                 other => other?,
@@ -76,9 +83,14 @@ impl Root {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
         match rustix::fs::openat(&parent, *name, flags, Mode::from_raw_mode(0o644)) {
             Err(Errno::EXIST) => expect_file(&self.resolve(path, OFlags::PATH).map_err(dangling)?),
-            other => Ok(other.map(drop)?),
+            other => set_owner(&other?, self.owner),
         }
     }
+}
+
+fn set_owner(made: &OwnedFd, owner: Option<(u32, u32)>) -> io::Result<()> {
+    let Some((uid, gid)) = owner else { return Ok(()) };
+    Ok(rustix::fs::fchown(made, Some(rustix::fs::Uid::from_raw(uid)), Some(rustix::fs::Gid::from_raw(gid)))?)
 }
 
 fn expect_file(found: &OwnedFd) -> io::Result<()> {
@@ -114,9 +126,7 @@ fn make_directory(parent: OwnedFd, name: &str, owner: Option<(u32, u32)>) -> io:
     let made = rustix::fs::openat(&parent, name, flags, Mode::empty())?;
     // The umask has cut the mode.
     rustix::fs::fchmod(&made, Mode::from_raw_mode(0o755))?;
-    if let Some((uid, gid)) = owner {
-        rustix::fs::fchown(made.as_fd(), Some(rustix::fs::Uid::from_raw(uid)), Some(rustix::fs::Gid::from_raw(gid)))?;
-    }
+    set_owner(&made, owner)?;
     Ok(made)
 }
 

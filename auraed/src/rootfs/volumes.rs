@@ -10,13 +10,14 @@ use super::root::Root;
 use super::{RootfsError, unusable};
 use crate::tree;
 
-/// Makes one directory below `into` per volume and answers their paths in the same order. Directories of an earlier call are kept.
-pub fn seed(root: &Root, volumes: &[String], into: &Path) -> Result<Vec<String>, RootfsError> {
+/// Makes one directory below `into` per volume and answers their paths in the same order. Directories of an earlier call are kept. One
+/// that the image has nothing for gets `owner`.
+pub fn seed(root: &Root, volumes: &[String], into: &Path, owner: Option<(u32, u32)>) -> Result<Vec<String>, RootfsError> {
     fs::create_dir_all(into).map_err(|error| RootfsError::io(format!("make {}", into.display()), error))?;
-    volumes.iter().enumerate().map(|(index, volume)| seed_one(root, volume, &into.join(index.to_string()))).collect()
+    volumes.iter().enumerate().map(|(index, volume)| seed_one(root, volume, &into.join(index.to_string()), owner)).collect()
 }
 
-fn seed_one(root: &Root, volume: &str, directory: &Path) -> Result<String, RootfsError> {
+fn seed_one(root: &Root, volume: &str, directory: &Path, owner: Option<(u32, u32)>) -> Result<String, RootfsError> {
     let fail = |error: io::Error| RootfsError::io(format!("seed image volume {volume:?}"), error);
     let answer = directory.to_str().map(str::to_owned);
     let answer = answer.ok_or_else(|| RootfsError::invalid("volumes_path", directory.to_string_lossy(), "is not UTF-8"))?;
@@ -31,7 +32,7 @@ fn seed_one(root: &Root, volume: &str, directory: &Path) -> Result<String, Rootf
     fs::create_dir(&partial).map_err(fail)?;
     match root.resolve(volume, OFlags::RDONLY | OFlags::DIRECTORY) {
         Ok(source) => tree::copy(source, &partial).map_err(fail)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => set_plain_mode(&partial).map_err(fail)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => make_plain(&partial, owner).map_err(fail)?,
         Err(error) => return Err(unusable("image_volumes", volume, error)),
     }
     // A directory under its final name is complete.
@@ -45,7 +46,10 @@ fn partial_name(directory: &Path) -> PathBuf {
     name.into()
 }
 
-fn set_plain_mode(directory: &Path) -> io::Result<()> {
+fn make_plain(directory: &Path, owner: Option<(u32, u32)>) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
+    if let Some((uid, gid)) = owner {
+        std::os::unix::fs::lchown(directory, Some(uid), Some(gid))?;
+    }
     fs::set_permissions(directory, fs::Permissions::from_mode(0o755))
 }

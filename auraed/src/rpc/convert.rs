@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use super::call;
 use crate::api::pod::v0 as api;
+use crate::api::supervisor::v0 as supervisor;
+use crate::idmap::IdMapping;
 use crate::pod::errors::PodError;
 use crate::pod::journal::{Exit, Phase, View};
 
@@ -30,6 +32,10 @@ pub fn absolute(field: &'static str, path: String) -> Result<PathBuf, PodError> 
     } else {
         Err(PodError::Invalid { field, problem: "must be an absolute path".to_owned() })
     }
+}
+
+pub fn id_mappings(lines: Vec<supervisor::IdMapping>) -> Vec<IdMapping> {
+    lines.into_iter().map(|line| IdMapping { container_id: line.container_id, host_id: line.host_id, size: line.size }).collect()
 }
 
 pub fn container(view: View) -> api::Container {

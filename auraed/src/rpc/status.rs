@@ -8,6 +8,7 @@ use crate::fs::client::FsError;
 use crate::init::errors::GuestError;
 use crate::pod::errors::PodError;
 use crate::pod::sandbox::SandboxError;
+use crate::pod::stage::StageError;
 use crate::vm::errors::VmError;
 
 /// Logs a failure, once, and says it to the caller. In a call that is logged, its line has the reason.
@@ -55,6 +56,7 @@ fn fs_code(error: &FsError) -> Code {
         FsError::Taken { .. } => Code::AlreadyExists,
         FsError::Full { .. } => Code::ResourceExhausted,
         FsError::Ended(_) => Code::Unavailable,
+        FsError::Share { source, .. } if source.kind() == std::io::ErrorKind::Unsupported => Code::FailedPrecondition,
         FsError::Start(_) | FsError::Share { .. } | FsError::Unshare { .. } => Code::Internal,
     }
 }
@@ -74,6 +76,9 @@ fn code(error: &PodError) -> Code {
         PodError::Pump(_) => Code::FailedPrecondition,
         PodError::Rootfs(error) if error.is_invalid() => Code::InvalidArgument,
         PodError::Rootfs(_) => Code::Internal,
+        PodError::Stage(StageError::Invalid { .. }) => Code::InvalidArgument,
+        PodError::Stage(StageError::Unmappable { .. }) => Code::FailedPrecondition,
+        PodError::Stage(StageError::Io { .. }) => Code::Internal,
         PodError::Unkillable { .. } | PodError::Io { .. } | PodError::Oci(_) | PodError::LogFile(_) => Code::Internal,
     }
 }

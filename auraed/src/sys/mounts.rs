@@ -69,11 +69,45 @@ struct MountAttributes {
 pub fn restrict(tree: BorrowedFd<'_>, access: Access) -> io::Result<()> {
     let mut set = MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     set.set(MountAttrFlags::MOUNT_ATTR_RDONLY, access == Access::ReadOnly);
-    let attributes = MountAttributes { set: u64::from(set.bits()), clear: 0, propagation: libc::MS_PRIVATE, user_namespace: 0 };
+    set_attributes(tree, &MountAttributes { set: u64::from(set.bits()), clear: 0, propagation: libc::MS_PRIVATE, user_namespace: 0 })
+}
+
+/// Every mount of a detached tree: the owners of its files are those that the user namespace makes of them. `Unsupported` when a file
+/// system of the tree does not allow that.
+pub fn map_ids(tree: BorrowedFd<'_>, user_namespace: BorrowedFd<'_>) -> io::Result<()> {
+    let user_namespace = u64::from(user_namespace.as_raw_fd().unsigned_abs());
+    let mapped = set_attributes(tree, &MountAttributes { set: libc::MOUNT_ATTR_IDMAP, clear: 0, propagation: 0, user_namespace });
+    let unsupported = |reason| io::Error::new(io::ErrorKind::Unsupported, format!("its file system, or one mounted below it, {reason}"));
+    mapped.map_err(|error| match error.raw_os_error() {
+        Some(libc::EINVAL) => unsupported("knows no mapping of ids"),
+        Some(libc::EPERM) => unsupported("has its ids mapped already"),
+        _ => error,
+    })
+}
+
+/// What passes from the mounts that a tree is a copy of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Propagation {
+    None,
+    /// What is mounted there appears here too.
+    Receive,
+}
+
+/// Every mount of a detached tree: nothing done here, unmounting least of all, gets out.
+pub fn isolate(tree: BorrowedFd<'_>, propagation: Propagation) -> io::Result<()> {
+    let propagation = match propagation {
+        Propagation::None => libc::MS_PRIVATE,
+        Propagation::Receive => libc::MS_SLAVE,
+    };
+    set_attributes(tree, &MountAttributes { set: 0, clear: 0, propagation, user_namespace: 0 })
+}
+
+fn set_attributes(tree: BorrowedFd<'_>, attributes: &MountAttributes) -> io::Result<()> {
     let flags = libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;
     let size = size_of::<MountAttributes>();
+    let attributes: *const MountAttributes = attributes;
     // SAFETY: the kernel reads an empty path and the attributes, both alive for the call, within the length given.
-    let result = unsafe { libc::syscall(libc::SYS_mount_setattr, tree.as_raw_fd(), c"".as_ptr(), flags, &raw const attributes, size) };
+    let result = unsafe { libc::syscall(libc::SYS_mount_setattr, tree.as_raw_fd(), c"".as_ptr(), flags, attributes, size) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
@@ -91,6 +125,12 @@ pub fn bind_recursively(source: &Path, target: &Path) -> io::Result<()> {
 /// A small tmpfs for mount points and little else.
 pub fn small_tmpfs(target: &Path, flags: MsFlags, options: &str) -> io::Result<()> {
     Ok(mount(Some("tmpfs"), target, Some("tmpfs"), flags, Some(options))?)
+}
+
+/// Nothing passes between the mount at `target` and its copies elsewhere.
+pub fn make_private(target: &Path) -> io::Result<()> {
+    let nothing: Option<&str> = None;
+    Ok(mount(nothing, target, nothing, MsFlags::MS_PRIVATE, nothing)?)
 }
 
 /// What may be done with a mount, beside reading and executing.

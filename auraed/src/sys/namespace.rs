@@ -53,6 +53,12 @@ pub fn make_private_mounts() -> io::Result<()> {
     Ok(mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing)?)
 }
 
+/// Runs `work` on a thread with mounts of its own: what it mounts is gone with it, but for what it hands out detached.
+pub fn in_private_mounts<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    let there = || make_private_mounts().and_then(|()| work());
+    std::thread::scope(|scope| scope.spawn(there).join()).unwrap_or_else(|_| Err(io::Error::other("a thread of ours panicked")))
+}
+
 /// Makes the mount on `root` the root of the process's mount namespace, and takes every other away.
 pub fn pivot_into(root: &Path) -> io::Result<()> {
     nix::unistd::chdir(root)?;

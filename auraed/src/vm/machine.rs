@@ -382,11 +382,12 @@ impl Task {
 
     async fn volumes(&mut self) -> Result<FsServer, VmError> {
         let (binary, children) = (self.binary.clone(), self.children.clone());
+        let users = self.place.as_ref().and_then(|place| place.users.clone());
         let volumes = &mut self.alive()?.volumes;
         if let Volumes::Unserved(_) = volumes
             && let Volumes::Unserved(port) = mem::replace(volumes, Volumes::Failed("its start was interrupted".to_owned()))
         {
-            *volumes = match FsServer::start(&binary, &children, port).await {
+            *volumes = match FsServer::start(&binary, &children, port, users).await {
                 Ok(server) => Volumes::Served(server),
                 Err(error) => Volumes::Failed(error.to_string()),
             };

@@ -287,6 +287,7 @@ pub fn configuration() -> guest::ConfigureRequest {
         }),
         clock_ns,
         entropy: vec![7; 64].into(),
+        ..Default::default()
     }
 }
 

@@ -3,11 +3,9 @@ import { HANDLERS } from "../../runtime/placement.ts";
 import type { VirtualizationReport } from "../../runtime/ports.ts";
 import type { Runtime } from "../../runtime/runtime.ts";
 
-export const RUNTIME_FEATURES: RuntimeFeatures = {
-  supplementalGroupsPolicy: true,
-  userNamespacesHostNetwork: false,
-  mountOptions: false,
-};
+export function encodeFeatures({ options }: Runtime): RuntimeFeatures {
+  return { supplementalGroupsPolicy: true, userNamespacesHostNetwork: options.userNamespaces.supported, mountOptions: false };
+}
 
 export function encodeConditions(runtime: Runtime): RuntimeCondition[] {
   const network = runtime.network.status();
@@ -39,9 +37,10 @@ function virtualizationCondition(report: VirtualizationReport): RuntimeCondition
 /** One entry per handler that can serve a pod on this node, the default's empty name among them. No microVM is promised before the verdict. */
 export function encodeHandlers(runtime: Runtime): RuntimeHandler[] {
   const { state } = runtime.virtualization.report();
+  const userNamespaces = runtime.options.userNamespaces.supported;
   return HANDLERS.filter((name) => name !== "aurae-vm" || state === "available").map((name) => ({
     name,
-    features: { recursiveReadOnlyMounts: true, userNamespaces: false },
+    features: { recursiveReadOnlyMounts: true, userNamespaces },
   }));
 }
 

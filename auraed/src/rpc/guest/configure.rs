@@ -8,6 +8,7 @@ use crate::init::configure::Configuration;
 use crate::init::errors::GuestError;
 use crate::init::guest::{Configured, Guest};
 use crate::init::network::{Interface, Prefix, Route, parse_address};
+use crate::rpc::convert::id_mappings;
 
 pub async fn serve(guest: &Guest, request: api::ConfigureRequest) -> Result<api::ConfigureResponse, GuestError> {
     Ok(response(guest.configure(configuration(request)?).await?))
@@ -26,6 +27,8 @@ fn configuration(request: api::ConfigureRequest) -> Result<Configuration, GuestE
         interface: request.interface.map(interface).transpose()?,
         clock_ns: request.clock_ns,
         entropy: request.entropy.to_vec(),
+        uid_mappings: id_mappings(request.uid_mappings),
+        gid_mappings: id_mappings(request.gid_mappings),
     })
 }
 
@@ -71,6 +74,8 @@ fn route(route: supervisor::Route) -> Result<Route, GuestError> {
 fn response(configured: Configured) -> api::ConfigureResponse {
     let Configured { pins, facts } = configured;
     api::ConfigureResponse {
+        network_path: text(pins.network),
+        user_path: text(pins.user),
         ipc_path: text(pins.ipc),
         uts_path: text(pins.uts),
         pid_path: text(pins.pid),

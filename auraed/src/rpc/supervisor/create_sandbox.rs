@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use crate::api::supervisor::v0 as api;
 use crate::cgroup::leaf::{Driver, LeafSpec};
 use crate::pod::errors::PodError;
-use crate::pod::sandbox::{IdMapping, SandboxSpec};
+use crate::pod::sandbox::SandboxSpec;
 use crate::pod::supervisor::Supervisor;
+use crate::rpc::convert::id_mappings;
 
 pub async fn serve(supervisor: &Supervisor, request: api::CreateSandboxRequest) -> Result<api::CreateSandboxResponse, PodError> {
     let made = supervisor.create_sandbox(spec(request)?).await?;
@@ -49,11 +50,7 @@ fn spec(request: api::CreateSandboxRequest) -> Result<SandboxSpec, PodError> {
         shm_size_bytes: request.shm_size_bytes,
         shm_path: request.shm_path.into(),
         cgroup: LeafSpec { driver, parent: cgroup.parent, owned: cgroup.owned, leaf: cgroup.leaf },
-        uid_mappings: mappings(request.uid_mappings),
-        gid_mappings: mappings(request.gid_mappings),
+        uid_mappings: id_mappings(request.uid_mappings),
+        gid_mappings: id_mappings(request.gid_mappings),
     })
-}
-
-fn mappings(lines: Vec<api::IdMapping>) -> Vec<IdMapping> {
-    lines.into_iter().map(|line| IdMapping { container_id: line.container_id, host_id: line.host_id, size: line.size }).collect()
 }

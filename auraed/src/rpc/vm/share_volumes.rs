@@ -12,5 +12,5 @@ pub async fn serve(vm: &Vm, request: api::ShareVolumesRequest) -> Result<api::Sh
 
 fn share(volume: api::Volume) -> Share {
     let access = if volume.read_only { Access::ReadOnly } else { Access::ReadWrite };
-    Share { name: volume.name, host_path: volume.host_path.into(), access }
+    Share { name: volume.name, host_path: volume.host_path.into(), access, mapped: volume.mapped }
 }

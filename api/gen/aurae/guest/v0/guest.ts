@@ -17,6 +17,7 @@ import {
   type ServiceError,
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
+import { IdMapping } from "../../supervisor/v0/supervisor.ts";
 import { Interface } from "../../supervisor/v0/vm.ts";
 
 export const protobufPackage = "aurae.guest.v0";
@@ -50,6 +51,12 @@ export interface ConfigureRequest {
   clockNs: bigint;
   /** Mixed into the kernel's pool. */
   entropy: Buffer;
+  /**
+   * Identity mapping of the pod's user namespace; empty: it has none. With one, the pod has a network namespace too, which the interface
+   * moves to.
+   */
+  uidMappings: IdMapping[];
+  gidMappings: IdMapping[];
 }
 
 export interface ConfigureRequest_SysctlsEntry {
@@ -76,6 +83,8 @@ export interface ConfigureResponse {
   swapAccounting: boolean;
   /** As `2MB`. */
   hugepageSizes: string[];
+  networkPath: string;
+  userPath: string;
 }
 
 export interface MountLayersRequest {
@@ -136,6 +145,8 @@ function createBaseConfigureRequest(): ConfigureRequest {
     interface: undefined,
     clockNs: 0n,
     entropy: Buffer.alloc(0),
+    uidMappings: [],
+    gidMappings: [],
   };
 }
 
@@ -173,6 +184,12 @@ export const ConfigureRequest: MessageFns<ConfigureRequest> = {
     }
     if (message.entropy.length !== 0) {
       writer.uint32(74).bytes(message.entropy);
+    }
+    for (const v of message.uidMappings) {
+      IdMapping.encode(v!, writer.uint32(82).fork()).join();
+    }
+    for (const v of message.gidMappings) {
+      IdMapping.encode(v!, writer.uint32(90).fork()).join();
     }
     return writer;
   },
@@ -265,6 +282,22 @@ export const ConfigureRequest: MessageFns<ConfigureRequest> = {
             message.entropy = Buffer.from(reader.bytes());
             continue;
           }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.uidMappings.push(IdMapping.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.gidMappings.push(IdMapping.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -303,6 +336,8 @@ export const ConfigureRequest: MessageFns<ConfigureRequest> = {
       : undefined;
     message.clockNs = (object.clockNs !== undefined && object.clockNs !== null) ? BigInt(object.clockNs) : 0n;
     message.entropy = object.entropy ?? Buffer.alloc(0);
+    message.uidMappings = object.uidMappings?.map((e) => IdMapping.fromPartial(e)) || [];
+    message.gidMappings = object.gidMappings?.map((e) => IdMapping.fromPartial(e)) || [];
     return message;
   },
 };
@@ -453,6 +488,8 @@ function createBaseConfigureResponse(): ConfigureResponse {
     seccomp: false,
     swapAccounting: false,
     hugepageSizes: [],
+    networkPath: "",
+    userPath: "",
   };
 }
 
@@ -493,6 +530,12 @@ export const ConfigureResponse: MessageFns<ConfigureResponse> = {
     }
     for (const v of message.hugepageSizes) {
       writer.uint32(82).string(v!);
+    }
+    if (message.networkPath !== "") {
+      writer.uint32(90).string(message.networkPath);
+    }
+    if (message.userPath !== "") {
+      writer.uint32(98).string(message.userPath);
     }
     return writer;
   },
@@ -590,6 +633,22 @@ export const ConfigureResponse: MessageFns<ConfigureResponse> = {
             message.hugepageSizes.push(reader.string());
             continue;
           }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.networkPath = reader.string();
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.userPath = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -621,6 +680,8 @@ export const ConfigureResponse: MessageFns<ConfigureResponse> = {
     message.seccomp = object.seccomp ?? false;
     message.swapAccounting = object.swapAccounting ?? false;
     message.hugepageSizes = object.hugepageSizes?.map((e) => e) || [];
+    message.networkPath = object.networkPath ?? "";
+    message.userPath = object.userPath ?? "";
     return message;
   },
 };

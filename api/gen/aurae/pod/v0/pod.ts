@@ -142,7 +142,10 @@ export interface CreateContainerRequest {
   containerId: string;
   /** OCI bundle directory: auraed writes `config.json` there. */
   bundlePath: string;
-  /** The OCI runtime specification as JSON. */
+  /**
+   * The OCI runtime specification as JSON. In a pod with a user namespace sources of bind mounts and devices need not be in reach of its
+   * root, and mounts may have the namespace's own id mappings: FAILED_PRECONDITION when a file system does not allow that.
+   */
   ociSpec: Buffer;
   io: ContainerIo | undefined;
 }
@@ -4702,7 +4705,8 @@ export const PodServiceService = {
     responseDeserialize: (value: Buffer): HelloResponse => HelloResponse.decode(value),
   },
   /**
-   * Mounts the root filesystem of a container and looks up, inside it, what the OCI spec needs to know.
+   * Mounts the root filesystem of a container and looks up, inside it, what the OCI spec needs to know. Its files are those of the ids of
+   * the pod's user namespace, when it has one.
    * Idempotent for the same container id. Undone by DeleteContainer.
    */
   prepareContainer: {
@@ -4876,7 +4880,8 @@ export interface PodServiceServer extends UntypedServiceImplementation {
   /** First call on every connection: versions and feature bits of both sides. */
   hello: handleUnaryCall<HelloRequest, HelloResponse>;
   /**
-   * Mounts the root filesystem of a container and looks up, inside it, what the OCI spec needs to know.
+   * Mounts the root filesystem of a container and looks up, inside it, what the OCI spec needs to know. Its files are those of the ids of
+   * the pod's user namespace, when it has one.
    * Idempotent for the same container id. Undone by DeleteContainer.
    */
   prepareContainer: handleUnaryCall<PrepareContainerRequest, PrepareContainerResponse>;
@@ -4928,7 +4933,8 @@ export interface PodServiceClient extends Client {
     callback: (error: ServiceError | null, response: HelloResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Mounts the root filesystem of a container and looks up, inside it, what the OCI spec needs to know.
+   * Mounts the root filesystem of a container and looks up, inside it, what the OCI spec needs to know. Its files are those of the ids of
+   * the pod's user namespace, when it has one.
    * Idempotent for the same container id. Undone by DeleteContainer.
    */
   prepareContainer(

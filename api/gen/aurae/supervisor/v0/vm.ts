@@ -169,6 +169,11 @@ export interface Volume {
   /** Absolute path of a file or directory, links already followed. */
   hostPath: string;
   readOnly: boolean;
+  /**
+   * The owners of its files are mapped to the ids of the pod's user namespace, which CreateSandbox made: FAILED_PRECONDITION when its file
+   * system does not allow that.
+   */
+  mapped: boolean;
 }
 
 export interface ShareVolumesResponse {
@@ -1388,7 +1393,7 @@ export const ShareVolumesRequest: MessageFns<ShareVolumesRequest> = {
 };
 
 function createBaseVolume(): Volume {
-  return { name: "", hostPath: "", readOnly: false };
+  return { name: "", hostPath: "", readOnly: false, mapped: false };
 }
 
 export const Volume: MessageFns<Volume> = {
@@ -1401,6 +1406,9 @@ export const Volume: MessageFns<Volume> = {
     }
     if (message.readOnly !== false) {
       writer.uint32(24).bool(message.readOnly);
+    }
+    if (message.mapped !== false) {
+      writer.uint32(32).bool(message.mapped);
     }
     return writer;
   },
@@ -1442,6 +1450,14 @@ export const Volume: MessageFns<Volume> = {
             message.readOnly = reader.bool();
             continue;
           }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.mapped = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1462,6 +1478,7 @@ export const Volume: MessageFns<Volume> = {
     message.name = object.name ?? "";
     message.hostPath = object.hostPath ?? "";
     message.readOnly = object.readOnly ?? false;
+    message.mapped = object.mapped ?? false;
     return message;
   },
 };
