@@ -34,7 +34,7 @@ else
   check "oxlint, type-aware" oxlint --type-aware --deny-warnings
   check "structure" node --test --test-reporter=dot "tools/*.test.ts"
   check "generated code" tools/proto.sh --check
-  check "shellcheck" shellcheck -x tools/*.sh guest/kernel/*.sh e2e/critest/images/*.sh .ci/run
+  check "shellcheck" shellcheck -x tools/*.sh guest/kernel/*.sh e2e/critest/images/*.sh e2e/cgroup2/*.sh e2e/cgroup2/guest/*.sh .ci/run
   check "rustfmt" rust fmt --check -- --color never
   check "clippy" tools/build-auraed.sh clippy --locked --all-targets --quiet --color never -- -D warnings -D clippy::too_many_lines
 fi
