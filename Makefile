@@ -2,10 +2,10 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup proto build guest fmt check test unit e2e smoke microvm soak conformance critest full bench demo clean
+.PHONY: help setup proto build guest fmt check test unit e2e smoke microvm soak e2e-kubelet e2e-cgroup2 conformance critest full bench demo clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 setup: ## Install what is missing: packages, toolchains, Node modules (root; a second run is a no-op)
 	@tools/setup.sh
@@ -51,6 +51,14 @@ soak: build ## Streaming at its whole amounts, flat and (less of it) in a microV
 	@AURAE_CRI_E2E_SOAK=1 tools/run.sh node tools/test.ts soak
 	@AURAE_CRI_E2E_SOAK=1 AURAE_CRI_E2E_PODS=microvm tools/run.sh node tools/test.ts soak
 
+e2e-kubelet: build ## A real kubelet with static pods on our socket, flat and with microVMs (some minutes; builds it once)
+	@tools/peers.sh kubelet
+	@tools/run.sh node tools/test.ts kubelet
+
+e2e-cgroup2: build ## Flat pods on a node with cgroup v2, without and with systemd: in an emulated machine (slow)
+	@tools/peers.sh crictl
+	@tools/run.sh node e2e/cgroup2/run.ts
+
 conformance: build ## critest once, on the default handler
 	@tools/peers.sh critest crictl cni-plugins
 	@tools/run.sh node e2e/critest/run.ts --runtime aurae-cri --handler ""
@@ -59,7 +67,8 @@ critest: build ## The conformance suite per handler beside containerd; the table
 	@tools/peers.sh
 	@tools/run.sh node e2e/critest/run.ts --runtime aurae-cri --runtime containerd
 
-full: check test microvm soak demo critest bench ## What must hold before a release
+full: export AURAE_CRI_E2E_KUBELET_MINUTES = 60
+full: check test microvm soak demo e2e-kubelet e2e-cgroup2 critest bench ## What must hold before a release
 
 bench: build ## Compare with containerd and runc on this machine, in one run
 	@tools/peers.sh crictl containerd runc cni-plugins

@@ -59,6 +59,9 @@ export async function openDaemon(config: Config, modules: { readonly log: Log; r
   if (config.state !== config.root) stack.use(lockDirectory(config.state));
   await mkdir(join(config.root, "pods"), { recursive: true, mode: 0o700 });
   await openPodsDir(join(config.state, "pods"));
+  const host = new AuraedHost({ auraedPath: config.auraed.path, ociRuntime: config.oci.runtime });
+  // Beside all that is opened meanwhile.
+  const userNamespaces = host.userNamespaceSupport(config.state);
   await mkdir(config.oci.bundleDir, { recursive: true, mode: 0o711 });
 
   const instanceId = await openInstanceId(config.root);
@@ -86,8 +89,7 @@ export async function openDaemon(config: Config, modules: { readonly log: Log; r
   );
 
   const shutdown = new AbortController();
-  const host = new AuraedHost({ auraedPath: config.auraed.path, ociRuntime: config.oci.runtime });
-  const options = await runtimeOptions(config, { instanceId, host });
+  const options = await runtimeOptions(config, { instanceId, userNamespaces: await userNamespaces });
   stack.defer(() => removeOwnCgroups(instanceId));
   const actions = stack.use(new KeyedQueue({ maxWaiting: MAX_WAITING_PER_POD }));
   stack.defer(() => shutdown.abort(new Error("the daemon is shutting down")));
@@ -175,7 +177,7 @@ function streamingOptions({ address, port, tlsCertFile, tlsKeyFile, idleTimeoutM
 
 async function runtimeOptions(
   config: Config,
-  { instanceId, host }: { readonly instanceId: string; readonly host: AuraedHost },
+  { instanceId, userNamespaces }: Pick<RuntimeOptions, "instanceId" | "userNamespaces">,
 ): Promise<RuntimeOptions> {
   const { capabilityMask, ...hostFacts } = await readHostFacts();
   return {
@@ -188,7 +190,7 @@ async function runtimeOptions(
     policy: config.placement.default,
     cgroupDriver: pickCgroupDriver(config.cgroup.driver, { systemdRunning: isSystemdRunning() }),
     hostFacts: { ...hostFacts, capabilities: CAPABILITIES.filter((_name, number) => ((capabilityMask >> BigInt(number)) & 1n) === 1n) },
-    userNamespaces: await host.userNamespaceSupport(config.state),
+    userNamespaces,
   };
 }
 

@@ -44,7 +44,7 @@ else
   check "structure" node --test --test-reporter=dot "tools/*.test.ts"
   check "generated code" tools/proto.sh --check
   check "gofmt" no_output gofmt -l e2e/streaming-client
-  check "shellcheck" shellcheck -x tools/*.sh guest/kernel/*.sh e2e/critest/images/*.sh .ci/run
+  check "shellcheck" shellcheck -x tools/*.sh guest/kernel/*.sh e2e/critest/images/*.sh e2e/cgroup2/*.sh e2e/cgroup2/guest/*.sh .ci/run
   check "rustfmt" rust fmt --check -- --color never
   check "clippy" tools/build-auraed.sh clippy --locked --all-targets --quiet --color never -- -D warnings -D clippy::too_many_lines
 fi

@@ -49,10 +49,7 @@ export function buildImage(recipe: {
   readonly settings: ImageSettings;
   readonly architecture?: string;
 }): BuiltImage {
-  const layers = recipe.layers.map((layer) => {
-    const archive = tar(layer.entries);
-    return { mediaType: layerMediaTypes[layer.compression], diffId: digestOf(archive), ...blob(compress(archive, layer.compression)) };
-  });
+  const layers = recipe.layers.map(builtLayer);
   const diffIds = layers.map((layer) => layer.diffId);
   const config = jsonBlob({
     created: "1970-01-01T00:00:00Z",
@@ -70,6 +67,24 @@ export function buildImage(recipe: {
     layers: layers.map((layer) => descriptor(layer.mediaType, layer)),
   });
   return { mediaType, manifest, config, blobs: [config, ...layers], diffIds };
+}
+
+interface BuiltLayer extends Blob {
+  readonly mediaType: string;
+  readonly diffId: string;
+}
+
+/** Images share layers: each is packed once. */
+const builtLayers = new WeakMap<LayerRecipe, BuiltLayer>();
+
+function builtLayer(recipe: LayerRecipe): BuiltLayer {
+  const known = builtLayers.get(recipe);
+  if (known !== undefined) return known;
+  const archive = tar(recipe.entries);
+  const mediaType = layerMediaTypes[recipe.compression];
+  const built = { mediaType, diffId: digestOf(archive), ...blob(compress(archive, recipe.compression)) };
+  builtLayers.set(recipe, built);
+  return built;
 }
 
 /** An index over images of several architectures. */

@@ -1,6 +1,5 @@
 import type { ChildProcess } from "node:child_process";
 import { spawn } from "node:child_process";
-import { createHash } from "node:crypto";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -8,6 +7,7 @@ import { join } from "node:path";
 import { terminate } from "./command.ts";
 import type { PublishedImage } from "./images.ts";
 import { standardImages } from "./images.ts";
+import type { Blob } from "./oci-image.ts";
 import { freePort } from "./ports.ts";
 import { childEnvironment } from "./settings.ts";
 import { waitFor } from "./wait.ts";
@@ -27,6 +27,8 @@ export class Registry implements AsyncDisposable {
   readonly #dir: string;
   readonly #authorization: Readonly<Record<string, string>>;
   readonly #published = new Map<string, PublishedImage>();
+  /** The repository that each blob was uploaded to first. */
+  readonly #uploaded = new Map<string, string>();
 
   private constructor(host: string, child: ChildProcess, dir: string, isPrivate: boolean) {
     this.host = host;
@@ -78,7 +80,7 @@ export class Registry implements AsyncDisposable {
   /** Pushes an image of which several tags or a standard image of the same name may exist. */
   async push(image: PublishedImage): Promise<void> {
     for (const built of image.images) {
-      for (const blob of built.blobs) await this.#upload(image.name, blob.bytes);
+      for (const blob of built.blobs) await this.#upload(image.name, blob);
       await this.#putManifest(image.name, built.manifest.digest, built.mediaType, built.manifest.bytes);
     }
     await this.#putManifest(image.name, image.tag, image.mediaType, image.manifest.bytes);
@@ -89,9 +91,13 @@ export class Registry implements AsyncDisposable {
     await rm(this.#dir, { recursive: true, force: true });
   }
 
-  async #upload(name: string, bytes: Buffer): Promise<void> {
-    const digest = `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
-    const begun = await fetch(`http://${this.host}/v2/${name}/blobs/uploads/`, { method: "POST", headers: this.#authorization });
+  /** A blob that the registry has already is only linked to the repository. */
+  async #upload(name: string, { digest, bytes }: Blob): Promise<void> {
+    const from = this.#uploaded.get(digest);
+    const query = from === undefined ? "" : `?${new URLSearchParams({ mount: digest, from }).toString()}`;
+    const begun = await fetch(`http://${this.host}/v2/${name}/blobs/uploads/${query}`, { method: "POST", headers: this.#authorization });
+    if (begun.status === 201) return;
+    this.#uploaded.set(digest, name);
     const location = new URL(begun.headers.get("location") ?? "", `http://${this.host}`);
     location.searchParams.set("digest", digest);
     await expectCreated(location, {
