@@ -178,7 +178,7 @@ test("an auraed that dies takes its pod down in the eyes of clients", { skip: ou
   const container = await pod.start();
   const { info } = await unary(runtime, runtime.podSandboxStatus, { podSandboxId: pod.id, verbose: true });
   using events = await openEvents();
-  process.kill(JSON.parse(info["info"] ?? "{}").pid, "SIGKILL");
+  process.kill(JSON.parse(info["info"] ?? "{}").supervisorPid, "SIGKILL");
   const names = { [pod.id]: "pod", [container.id]: "container" };
   assert.deepEqual(told(await events.take(2), names), ["container stopped", "pod stopped"]);
 });

@@ -12,6 +12,7 @@ import {
 } from "../../../api/gen/cri/v1/api.ts";
 import type { ContainerRecord, ContainerState, ContainerUser } from "../../runtime/container.ts";
 import type { MountRequest } from "../../runtime/container-config.ts";
+import { sandboxOf } from "../../runtime/pod.ts";
 import { bundleDir, type Container, type Runtime } from "../../runtime/runtime.ts";
 import type { Resources } from "../../runtime/sandbox-config.ts";
 import { parseSignal } from "../../runtime/stop-signal.ts";
@@ -69,11 +70,23 @@ export function encodeContainerStatus(record: ContainerRecord): ContainerStatus 
   };
 }
 
-/** Verbose info under the keys that scripts read from other runtimes. */
-export async function encodeContainerInfo(runtime: Runtime, { id, record }: Container): Promise<{ [key: string]: string }> {
+/**
+ * Verbose info under the keys that scripts read from other runtimes. `pid` is always one of this host, for whoever enters its namespaces or
+ * cgroup: of a container in a microVM it is QEMU's, and `guestPid` is the container's own.
+ */
+export async function encodeContainerInfo(runtime: Runtime, { id, pod, record }: Container): Promise<{ [key: string]: string }> {
   const { podId, config, state } = record;
-  const pid = state.phase === "created" || state.phase === "running" ? state.pid : 0;
-  const info = { sandboxID: podId, pid, config, runtimeSpec: await readSpec(`${bundleDir(runtime.options, id)}/config.json`) };
+  const own = state.phase === "created" || state.phase === "running" ? state.pid : 0;
+  const guest = sandboxOf(pod.record.state)?.guest;
+  const pids = guest === undefined ? { pid: own } : { pid: own === 0 ? 0 : (guest.vmmPid ?? 0), guestPid: own };
+  const { privileged } = config.security;
+  const info = {
+    sandboxID: podId,
+    ...pids,
+    privileged,
+    config,
+    runtimeSpec: await readSpec(`${bundleDir(runtime.options, id)}/config.json`),
+  };
   return { info: JSON.stringify(info) };
 }
 
