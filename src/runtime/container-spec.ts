@@ -50,7 +50,9 @@ export async function specOf(
 }
 
 /** Refuses what a container may not ask for beyond its pod, before anything is made. */
-export function checkAgainstPod({ pod, record }: Container): void {
+export function checkAgainstPod(container: Container): void {
+  const { pod, record } = container;
+  checkTarget(container);
   const { security } = record.config;
   if (security.privileged && !pod.record.config.privileged) throw invalid(`${SECURITY}.privileged`, "needs a privileged sandbox");
   for (const name of ["network", "ipc", "pid"] as const) {
@@ -61,15 +63,21 @@ export function checkAgainstPod({ pod, record }: Container): void {
   }
 }
 
-/** The pid namespace of another running container of the pod. */
-function targetPidPath({ pod, record }: Container): string | undefined {
+/** Of the container whose pid namespace is joined; it must be of the same pod, and run. */
+function targetPidPath(container: Container): string | undefined {
+  const target = checkTarget(container);
+  return target === undefined ? undefined : `/proc/${target.pid}/ns/pid`;
+}
+
+/** The running state of the container whose pid namespace this one shares; undefined when it shares none. */
+export function checkTarget({ pod, record }: Container): { readonly pid: number } | undefined {
   const { pid, targetId } = record.config.security.namespaces;
   if (pid !== "target") return undefined;
   const target = pod.containers.get(targetId);
   if (target === undefined) throw invalid(`${SECURITY}.namespace_options.target_id`, `${targetId} is not a container of this pod`);
   const { state } = target.record;
   if (state.phase !== "running") throw wrongState("container", target.id, state.phase, "the target of a pid namespace must be RUNNING");
-  return `/proc/${state.pid}/ns/pid`;
+  return state;
 }
 
 /** Throws `ERR_INVALID` for a device that the node does not have: no placement would help. */
