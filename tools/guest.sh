@@ -79,7 +79,7 @@ manifest() {
     --argjson kernel "$(part "$1/vmlinux" "$version")" --argjson initrd "$(part "$1/initrd" "$auraed")" \
     --argjson modules "$(part "$1/modules.erofs" "$version")" --argjson scratch "$(part "$1/scratch.img" 1)" \
     '{formatVersion: 1, architecture: $arch, kernelRelease: $release, auraedVersion: $auraed, contractVersion: $contract,
-      kernelArguments: {always: ["quiet"], tcg: ["mitigations=off"]},
+      kernelArguments: {always: ["quiet", "fb_tunnels=none"], tcg: ["mitigations=off"]},
       parts: {kernel: $kernel, initrd: $initrd, modules: $modules, scratch: $scratch}}'
 }
 

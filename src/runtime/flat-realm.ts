@@ -42,12 +42,17 @@ export class FlatRealm implements Realm {
     return listDevices("/dev");
   }
 
-  mountLayers(container: Container, image: Image, wait: Wait): Promise<readonly string[]> {
-    return this.#runtime.images.mountLayers(image.id, container.id, wait);
+  mountLayers(owner: string, image: Image, wait: Wait): Promise<readonly string[]> {
+    return this.#runtime.images.mountLayers(image.id, owner, wait);
   }
 
-  mountSources({ record }: Container): Promise<readonly string[]> {
-    return hostMountSources(record.config);
+  imageVolumePath({ record }: Container, index: number): string {
+    return `${containerStateDir(this.#runtime.options.stateDir, record)}/image-${index}`;
+  }
+
+  async mountSources(container: Container): Promise<readonly string[]> {
+    const sources = await hostMountSources(container.record.config);
+    return sources.map((source, index) => source ?? this.imageVolumePath(container, index));
   }
 
   async beforeCreate(): Promise<void> {

@@ -39,6 +39,7 @@ export const guestPaths = {
   } satisfies PodFilePaths,
   volume: (name: string) => `${STATE_DIR}/volumes/${name}`,
   rootfs: (containerId: string) => `${STATE_DIR}/containers/${containerId}/rootfs`,
+  imageVolume: (containerId: string, index: number) => `${STATE_DIR}/containers/${containerId}/image-${index}`,
   scratch: (containerId: string) => `${SCRATCH_DIR}/containers/${containerId}`,
   cgroup: (containerId: string) => `${POD_CGROUP}/${containerId}`,
 } as const;

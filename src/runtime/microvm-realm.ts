@@ -52,9 +52,9 @@ export class MicrovmRealm implements Realm {
     return GUEST_DEVICES;
   }
 
-  async mountLayers(container: Container, image: Image, wait: Wait): Promise<readonly string[]> {
+  async mountLayers(owner: string, image: Image, wait: Wait): Promise<readonly string[]> {
     const { agent } = this.#pod;
-    const layers = this.#runtime.images.claimLayers(image.id, container.id);
+    const layers = this.#runtime.images.claimLayers(image.id, owner);
     for (const { diffId, blobPath } of layers) {
       await agent.call(VmServiceService.exposeLayer, { hostPath: blobPath, name: layerName(diffId) }, wait);
     }
@@ -64,16 +64,20 @@ export class MicrovmRealm implements Realm {
     return (await agent.call(GuestServiceService.mountLayers, request, wait)).paths;
   }
 
+  imageVolumePath({ id }: Container, index: number): string {
+    return guestPaths.imageVolume(id, index);
+  }
+
   async mountSources(container: Container, wait: Wait): Promise<readonly string[]> {
     const { config } = container.record;
     const sources = await hostMountSources(config);
-    const volumes = sources.map((hostPath, index) => ({
-      name: volumeName(container, index),
-      hostPath,
-      readOnly: config.mounts[index]?.readonly !== "no",
-    }));
+    const volumes = sources.flatMap((hostPath, index) =>
+      hostPath === undefined ? [] : [{ name: volumeName(container, index), hostPath, readOnly: config.mounts[index]?.readonly !== "no" }],
+    );
     if (volumes.length > 0) await this.#pod.agent.call(VmServiceService.shareVolumes, { volumes }, wait);
-    return volumes.map(({ name }) => guestPaths.volume(name));
+    return sources.map((source, index) =>
+      source === undefined ? this.imageVolumePath(container, index) : guestPaths.volume(volumeName(container, index)),
+    );
   }
 
   /** The bundle is the guest's; its specification is kept at the same path here, for verbose status and for whoever looks. */
@@ -86,9 +90,10 @@ export class MicrovmRealm implements Realm {
   }
 
   async takeBack(container: Container, wait: Wait): Promise<void> {
-    const names = container.record.config.mounts.map((_mount, index) => volumeName(container, index));
+    const { config, logPath } = container.record;
+    const names = config.mounts.map((_mount, index) => volumeName(container, index));
     if (names.length > 0) await this.#pod.agent.call(VmServiceService.unshareVolumes, { names }, wait);
-    if (container.record.logPath !== "") await this.#pod.agent.call(VmServiceService.closeLog, { containerId: container.id }, wait);
+    if (logPath !== "") await this.#pod.agent.call(VmServiceService.closeLog, { containerId: container.id }, wait);
   }
 
   /** One after another: each takes the next free port. */

@@ -76,7 +76,7 @@ export interface Images {
   remove(reference: string): Promise<void>;
   fsUsage(): Promise<FilesystemUsage>;
   /**
-   * Mounts the layers of an image on the host, each once per node, on behalf of `owner` (a container id), and returns their
+   * Mounts the layers of an image on the host, each once per node, on behalf of `owner` (a container, or a volume of it), and returns their
    * directories, uppermost first. The same owner's second call answers like the first.
    */
   mountLayers(imageId: string, owner: string, options: { readonly signal: AbortSignal }): Promise<readonly string[]>;

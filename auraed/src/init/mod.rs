@@ -15,6 +15,7 @@ pub mod errors;
 pub mod facts;
 pub mod guest;
 pub mod layers;
+pub mod limits;
 pub mod modprobe;
 mod modules;
 pub mod network;

@@ -20,6 +20,7 @@ pub mod journal;
 pub mod network;
 pub mod oci;
 pub mod port_forward;
+pub mod processes;
 pub mod reaper;
 pub mod sandbox;
 pub mod session;

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use crate::api::pod::v0 as api;
 
+pub mod image;
 pub mod overlay;
 pub mod root;
 mod user;

@@ -34,11 +34,21 @@ pub fn mount(lowers: &[PathBuf], scratch: &Path, target: &Path) -> Result<(), Ro
         fs::create_dir_all(dir).map_err(|error| RootfsError::io(format!("make {}", dir.display()), error))?;
     }
     make_upper(&upper, topmost)?;
+    attach(lowers, Some((&upper, &work)), target)
+}
+
+/// Mounts `lowers` (uppermost first, at least two) at the directory `target`, read-only and without device nodes.
+pub fn mount_read_only(lowers: &[PathBuf], target: &Path) -> Result<(), RootfsError> {
+    attach(lowers, None, target)
+}
+
+/// `writable`: the upper directory and the work directory.
+fn attach(lowers: &[PathBuf], writable: Option<(&Path, &Path)>, target: &Path) -> Result<(), RootfsError> {
     let opened = lowers.iter().map(|path| open_dir(path)).collect::<Result<Vec<_>, _>>()?;
     let fail = |error: Errno| RootfsError::io(format!("mount the overlay at {}", target.display()), error);
-    let mounted = match new_mount(lowers, &opened, &upper, &work) {
+    let mounted = match new_mount(lowers, &opened, writable) {
         // Before Linux 6.5 there is no `lowerdir+`.
-        Err(Errno::INVAL | Errno::NOSYS) => return old_mount(&opened, &upper, &work, target),
+        Err(Errno::INVAL | Errno::NOSYS) => return old_mount(&opened, writable, target),
         other => other.map_err(fail)?,
     };
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
@@ -80,7 +90,7 @@ fn by_descriptor(fd: &OwnedFd) -> String {
 }
 
 /// One option a layer: their number is not bound by the length of an option string.
-fn new_mount(lowers: &[PathBuf], opened: &[OwnedFd], upper: &Path, work: &Path) -> Result<OwnedFd, Errno> {
+fn new_mount(lowers: &[PathBuf], opened: &[OwnedFd], writable: Option<(&Path, &Path)>) -> Result<OwnedFd, Errno> {
     let fs = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     rustix::mount::fsconfig_set_string(fs.as_fd(), "source", "overlay")?;
     for (path, fd) in lowers.iter().zip(opened) {
@@ -90,23 +100,35 @@ fn new_mount(lowers: &[PathBuf], opened: &[OwnedFd], upper: &Path, work: &Path) 
             _ => rustix::mount::fsconfig_set_string(fs.as_fd(), "lowerdir+", by_descriptor(fd))?,
         }
     }
-    let kept = [open_dir(upper), open_dir(work)];
-    for (option, path, fd) in [("upperdir", upper, &kept[0]), ("workdir", work, &kept[1])] {
-        let fd = fd.as_ref().map_err(|_| Errno::NOENT)?;
+    // Open until the file system is made.
+    let mut kept = Vec::new();
+    for (option, path) in writable.map(|(upper, work)| [("upperdir", upper), ("workdir", work)]).into_iter().flatten() {
+        let fd = open_dir(path).map_err(|_| Errno::NOENT)?;
         match path.to_str() {
             Some(text) if text.len() < FSCONFIG_MAX => rustix::mount::fsconfig_set_string(fs.as_fd(), option, text)?,
-            _ => rustix::mount::fsconfig_set_string(fs.as_fd(), option, by_descriptor(fd))?,
+            _ => rustix::mount::fsconfig_set_string(fs.as_fd(), option, by_descriptor(&fd))?,
         }
+        kept.push(fd);
     }
     rustix::mount::fsconfig_create(fs.as_fd())?;
-    rustix::mount::fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+    let attributes = match writable {
+        Some(_) => MountAttrFlags::empty(),
+        None => MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV,
+    };
+    rustix::mount::fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
 /// The mount call takes one page of options: descriptors keep each layer at some 18 bytes.
-fn old_mount(opened: &[OwnedFd], upper: &Path, work: &Path, target: &Path) -> Result<(), RootfsError> {
-    let (upper, work) = (open_dir(upper)?, open_dir(work)?);
+fn old_mount(opened: &[OwnedFd], writable: Option<(&Path, &Path)>, target: &Path) -> Result<(), RootfsError> {
+    use nix::mount::MsFlags;
     let lower = opened.iter().map(by_descriptor).collect::<Vec<_>>().join(":");
-    let options = format!("lowerdir={lower},upperdir={},workdir={}", by_descriptor(&upper), by_descriptor(&work));
-    nix::mount::mount(Some("overlay"), target, Some("overlay"), nix::mount::MsFlags::empty(), Some(options.as_str()))
+    let kept = writable.map(|(upper, work)| Ok::<_, RootfsError>((open_dir(upper)?, open_dir(work)?))).transpose()?;
+    let (options, flags) = match &kept {
+        Some((upper, work)) => {
+            (format!("lowerdir={lower},upperdir={},workdir={}", by_descriptor(upper), by_descriptor(work)), MsFlags::empty())
+        }
+        None => (format!("lowerdir={lower}"), MsFlags::MS_RDONLY | MsFlags::MS_NODEV),
+    };
+    nix::mount::mount(Some("overlay"), target, Some("overlay"), flags, Some(options.as_str()))
         .map_err(|error| RootfsError::io(format!("mount the overlay at {}", target.display()), error))
 }

@@ -69,6 +69,15 @@ struct MountAttributes {
 pub fn restrict(tree: BorrowedFd<'_>, access: Access) -> io::Result<()> {
     let mut set = MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     set.set(MountAttrFlags::MOUNT_ATTR_RDONLY, access == Access::ReadOnly);
+    set_attributes(tree, set)
+}
+
+/// Every mount of a detached tree: read-only, no device nodes, no mounts propagated into it. Programs run as ever.
+pub fn freeze(tree: BorrowedFd<'_>) -> io::Result<()> {
+    set_attributes(tree, MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_RDONLY)
+}
+
+fn set_attributes(tree: BorrowedFd<'_>, set: MountAttrFlags) -> io::Result<()> {
     let attributes = MountAttributes { set: u64::from(set.bits()), clear: 0, propagation: libc::MS_PRIVATE, user_namespace: 0 };
     let flags = libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;
     let size = size_of::<MountAttributes>();

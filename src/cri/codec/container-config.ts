@@ -127,6 +127,8 @@ function decodeSource(mount: Mount, field: string): MountSource {
   }
   if (mount.hostPath !== "") throw new InvalidArgumentError(`${field}.host_path`, "must be empty when image is set");
   if (!mount.readonly) throw new InvalidArgumentError(`${field}.readonly`, "must be set: an image volume cannot be written");
+  if (mount.propagation !== CriPropagation.PROPAGATION_PRIVATE)
+    throw new InvalidArgumentError(`${field}.propagation`, "must be PROPAGATION_PRIVATE with image: nothing is mounted below an image");
   const subPath = mount.imageSubPath;
   if (subPath.startsWith("/") || subPath.includes("\0") || subPath.split("/").includes("..")) {
     throw new InvalidArgumentError(`${field}.image_sub_path`, `must be a relative path without '..', is ${JSON.stringify(subPath)}`);

@@ -53,7 +53,7 @@ export function encodeContainerStatuses(records: readonly ContainerRecord[]): Co
 
 export function encodeContainerStatus(record: ContainerRecord): ContainerStatus {
   const { podSandboxId: _podId, ...common } = encodeContainer(record);
-  const { config, logPath, state, user } = record;
+  const { config, imageVolumes, logPath, state, user } = record;
   const exit = state.phase === "exited" ? state : undefined;
   return {
     ...common,
@@ -62,7 +62,7 @@ export function encodeContainerStatus(record: ContainerRecord): ContainerStatus 
     exitCode: exit?.exitCode ?? 0,
     reason: exit?.reason ?? "",
     message: exit?.message ?? "",
-    mounts: config.mounts.map(encodeMount),
+    mounts: config.mounts.map((mount, index) => encodeMount(mount, imageVolumes?.find((volume) => volume.index === index)?.imageId)),
     logPath,
     resources: { linux: encodeResources(config.resources), windows: undefined },
     user: user && { linux: encodeUser(user) },
@@ -105,7 +105,8 @@ const PROPAGATIONS = {
   bidirectional: MountPropagation.PROPAGATION_BIDIRECTIONAL,
 } as const;
 
-function encodeMount(mount: MountRequest): Mount {
+/** `imageId`: of the image that is mounted. */
+function encodeMount(mount: MountRequest, imageId: string | undefined): Mount {
   const { source } = mount;
   return {
     containerPath: mount.containerPath,
@@ -116,7 +117,7 @@ function encodeMount(mount: MountRequest): Mount {
     propagation: PROPAGATIONS[mount.propagation],
     uidMappings: mount.uidMappings.map((mapping) => ({ ...mapping })),
     gidMappings: mount.gidMappings.map((mapping) => ({ ...mapping })),
-    image: source.type === "image" ? encodeImageSpec(source.image) : undefined,
+    image: source.type === "image" ? { ...encodeImageSpec(source.image), imageRef: imageId ?? "" } : undefined,
     imageSubPath: source.type === "image" ? source.subPath : "",
     mountOptions: [...mount.options],
   };
