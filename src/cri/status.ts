@@ -1,6 +1,7 @@
 import { status } from "@grpc/grpc-js";
 
 import { AgentError, type AgentFact } from "../agent/errors.ts";
+import { CdiError } from "../cdi/errors.ts";
 import { HostError } from "../host/errors.ts";
 import { ImageError, type ImageFact } from "../image/errors.ts";
 import { isTimeout } from "../lib/abort.ts";
@@ -25,6 +26,7 @@ export function statusOf(error: unknown, signal: AbortSignal): GrpcStatus {
   if (error instanceof ImageError) return imageStatus(error.fact, error.message);
   if (error instanceof NetnsError) return { code: netnsCode(error.fact), details: error.message };
   if (error instanceof AgentError) return { code: agentCode(error.fact), details: error.message };
+  if (error instanceof CdiError) return { code: status.FAILED_PRECONDITION, details: error.message };
   if (error instanceof VmError) return { code: vmCode(error.fact), details: error.message };
   if (error instanceof HostError)
     return { code: error.fact.code === "ERR_CGROUP_PARENT" ? status.INVALID_ARGUMENT : status.INTERNAL, details: error.message };

@@ -3,6 +3,7 @@ import { readFile } from "node:fs/promises";
 import type { PrepareContainerResponse } from "../../api/gen/aurae/pod/v0/pod.ts";
 import { readDevice } from "../host/devices.ts";
 import { messageOf } from "../lib/coded-error.ts";
+import { withCdi, withCdiGroups, withCdiNodes } from "./cdi-edits.ts";
 import type { ContainerConfig } from "./container-config.ts";
 import { invalid, wrongState } from "./errors.ts";
 import type { DeviceNode } from "./oci-input.ts";
@@ -27,13 +28,14 @@ export async function specOf(
   wait: Wait,
 ): Promise<OciSpec> {
   const { pod, record } = container;
-  const { config, user } = record;
+  const { user, cdi } = record;
+  const config = withCdi(record.config, cdi);
   if (user === undefined) throw new Error(`container ${container.id} was not prepared`);
   return buildOciSpec({
     sandbox: pod.record.config,
     container: config,
     image: image.config,
-    user,
+    user: withCdiGroups(user, cdi),
     hostname: podHostname(runtime.options, pod.record.config),
     rootfsPath: realm.rootfsPath(container),
     namespaces: realm.namespaces,
@@ -42,7 +44,8 @@ export async function specOf(
     podFiles: realm.files,
     mountSources: await realm.mountSources(container, wait),
     imageVolumes: image.config.volumes.map((containerPath, index) => ({ containerPath, sourcePath: prepared.volumePaths[index] ?? "" })),
-    devices: await requestedDevices(config, realm),
+    devices: withCdiNodes(await requestedDevices(config, realm), cdi, user),
+    cdi,
     hostDevices: config.security.privileged ? await realm.devices() : [],
     seccompProfile: await readProfile(config),
     host: realm.facts,

@@ -45,7 +45,8 @@ async function create(runtime: Runtime, pod: Pod, request: CreateContainerReques
   readySandbox(pod);
   const image = imageOf(runtime, request.config);
   const imageVolumes = findImageVolumes(runtime.images, request.config);
-  const container = new Container({ ...newRecord(pod, request.config, image), imageVolumes }, pod);
+  const cdi = await runtime.cdi.resolve(request.config.cdiDevices);
+  const container = new Container({ ...newRecord(pod, request.config, image), imageVolumes, cdi }, pod);
   const realm = realmOf(runtime, pod);
   checkAgainstPod(container);
   await refuseLate(runtime, container);
@@ -73,7 +74,7 @@ async function create(runtime: Runtime, pod: Pod, request: CreateContainerReques
 /** What RunPodSandbox could not see: a container that needs the host, in a pod that is a microVM. */
 async function refuseLate(runtime: Runtime, { pod, record }: Container): Promise<void> {
   if (pod.record.placement.mode === "flat") return;
-  const refusal = await findLateRefusal(record.config);
+  const refusal = await findLateRefusal(record);
   if (refusal?.reason === "HostDevice") await checkHostDevices(record.config);
   if (refusal !== undefined) throw await applyLateRefusal(runtime, pod, refusal);
 }

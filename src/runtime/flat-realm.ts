@@ -1,5 +1,6 @@
 import { containerCgroup } from "../host/cgroup-paths.ts";
 import { type DeviceRequest, listDevices, readDevice } from "../host/devices.ts";
+import { withCdi } from "./cdi-edits.ts";
 import { hostMountSources } from "./mount-sources.ts";
 import type { DeviceNode, HostFacts } from "./oci-input.ts";
 import type { NamespacePaths } from "./pod.ts";
@@ -51,7 +52,8 @@ export class FlatRealm implements Realm {
   }
 
   async mountSources(container: Container): Promise<readonly string[]> {
-    const sources = await hostMountSources(container.record.config);
+    const { config, cdi } = container.record;
+    const sources = await hostMountSources(withCdi(config, cdi));
     return sources.map((source, index) => source ?? this.imageVolumePath(container, index));
   }
 

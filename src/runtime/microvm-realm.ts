@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { GuestServiceService } from "../../api/gen/aurae/guest/v0/guest.ts";
 import { VmServiceService } from "../../api/gen/aurae/supervisor/v0/vm.ts";
 import { failpoint } from "../lib/failpoint.ts";
+import { withCdi } from "./cdi-edits.ts";
 import type { DeviceRequest } from "./container-config.ts";
 import { GUEST_DEVICES, type Guest, guestDevice, guestPaths } from "./guest.ts";
 import { hostMountSources } from "./mount-sources.ts";
@@ -69,7 +70,7 @@ export class MicrovmRealm implements Realm {
   }
 
   async mountSources(container: Container, wait: Wait): Promise<readonly string[]> {
-    const { config } = container.record;
+    const config = withCdi(container.record.config, container.record.cdi);
     const sources = await hostMountSources(config);
     const volumes = sources.flatMap((hostPath, index) =>
       hostPath === undefined ? [] : [{ name: volumeName(container, index), hostPath, readOnly: config.mounts[index]?.readonly !== "no" }],
@@ -90,8 +91,8 @@ export class MicrovmRealm implements Realm {
   }
 
   async takeBack(container: Container, wait: Wait): Promise<void> {
-    const { config, logPath } = container.record;
-    const names = config.mounts.map((_mount, index) => volumeName(container, index));
+    const { config, cdi, logPath } = container.record;
+    const names = withCdi(config, cdi).mounts.map((_mount, index) => volumeName(container, index));
     if (names.length > 0) await this.#pod.agent.call(VmServiceService.unshareVolumes, { names }, wait);
     if (logPath !== "") await this.#pod.agent.call(VmServiceService.closeLog, { containerId: container.id }, wait);
   }

@@ -1,5 +1,6 @@
 import { posix } from "node:path";
 
+import { cdiFileSystems } from "./cdi-edits.ts";
 import type { MountPropagation, MountRequest } from "./container-config.ts";
 import type { OciSpecInput } from "./oci-input.ts";
 import type { OciIdMapping, OciMount } from "./oci-types.ts";
@@ -10,7 +11,10 @@ import type { IdMapping } from "./sandbox-config.ts";
  * path, and one at /dev replaces everything we would put below it.
  */
 export function ociMounts(input: OciSpecInput): readonly OciMount[] {
-  const requested = input.container.mounts.map((mount, index) => requestedMount(mount, input.mountSources[index]));
+  const requested = [
+    ...input.container.mounts.map((mount, index) => requestedMount(mount, input.mountSources[index])),
+    ...cdiFileSystems(input.cdi).map((mount) => ({ ...mount, destination: cleanPath(mount.destination) })),
+  ];
   const taken = new Set(requested.map(({ destination }) => destination));
   const volumes = input.imageVolumes.map(({ containerPath, sourcePath }) => bind(sourcePath, containerPath, ["rprivate", "rw"]));
   const kept = [...kernelMounts(input), ...podMounts(input), ...volumes].filter(
