@@ -2,6 +2,7 @@ import { chmod, mkdir } from "node:fs/promises";
 import { availableParallelism, hostname } from "node:os";
 import { join } from "node:path";
 
+import { CdiDevices } from "./cdi/cdi.ts";
 import type { Config } from "./config/config.ts";
 import type { Edge } from "./cri/adapter.ts";
 import { serve } from "./cri/server.ts";
@@ -104,6 +105,7 @@ export async function openDaemon(config: Config, modules: { readonly log: Log; r
     log: log.child({ room: "runtime" }),
     store,
     images,
+    cdi: new CdiDevices({ specDirs: config.cdi.specDirs }, { log: log.child({ room: "cdi" }) }),
     network,
     host,
     virtualization,

@@ -114,7 +114,7 @@ manifest() {
     --argjson kernel "$(part "$1/vmlinux" "$version")" --argjson system "$(part "$1/system.erofs" "$auraed $version")" \
     --argjson scratch "$(part "$1/scratch.img" 1)" --argjson initrd "$initrd" \
     '{formatVersion: 2, architecture: $arch, kernelRelease: $release, auraedVersion: $auraed, contractVersion: $contract,
-      kernelArguments: {always: (["quiet"] + $ARGS.positional), tcg: ["mitigations=off"]},
+      kernelArguments: {always: (["quiet", "fb_tunnels=none"] + $ARGS.positional), tcg: ["mitigations=off"]},
       parts: ({kernel: $kernel, system: $system, scratch: $scratch} + if $initrd then {initrd: $initrd} else {} end)}' --args "${arguments[@]}"
 }
 

@@ -30,6 +30,7 @@ const rankOf: Readonly<Record<string, number>> = {
   image: 3,
   vm: 3,
   netns: 3,
+  cdi: 3,
   agent: 3,
   store: 3,
   metrics: 3,

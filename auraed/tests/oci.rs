@@ -390,3 +390,29 @@ fn a_read_only_cgroup_mount_is_so_in_a_user_namespace_too() {
     assert!(!flags.is_empty() && flags.iter().all(|flags| flags.starts_with("ro,")), "{table}");
     assert!(!sandbox.exec("mkdir /sys/fs/cgroup/x").status.success());
 }
+
+/// The first of so many process ids in a row that nobody has on this host.
+fn unused_pids(count: usize) -> usize {
+    let used = |pid: &usize| std::path::Path::new(&format!("/proc/{pid}")).exists();
+    (100..).step_by(count).find(|first| !(*first..first + count).any(|pid| used(&pid))).unwrap()
+}
+
+#[test]
+fn a_joined_pid_namespace_does_not_confuse_cgroup_mounts() {
+    let target = Sandbox::new(&["/bin/sleep", "1000"]);
+    target.run();
+    let caps = json!(["CAP_SYS_ADMIN"]);
+    let script = format!("echo {} > /proc/sys/kernel/ns_last_pid", unused_pids(64));
+    let process = json!({
+        "args": ["/bin/sh", "-c", script],
+        "capabilities": { "bounding": caps, "effective": caps, "permitted": caps },
+    });
+    target.expect(target.exec_with(process));
+    let mut sandbox = Sandbox::new(&["/bin/sleep", "1000"]);
+    let mount = json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"] });
+    sandbox.spec["mounts"].as_array_mut().unwrap().push(mount);
+    sandbox.spec["linux"]["namespaces"][0]["path"] = json!(format!("/proc/{}/ns/pid", target.pid()));
+    sandbox.run();
+    let namespace = |of: &Sandbox| std::fs::read_link(format!("/proc/{}/ns/pid", of.pid())).unwrap();
+    assert_eq!(namespace(&sandbox), namespace(&target));
+}

@@ -493,7 +493,10 @@ async fn stats_of_the_pod_and_its_containers() {
     .unwrap();
     pod.start("c").await;
     tokio::time::sleep(Duration::from_millis(500)).await;
-    let stats = pod.pod.stats(api::StatsRequest::default()).await.unwrap().into_inner();
+    let plain = pod.pod.stats(api::StatsRequest::default()).await.unwrap().into_inner();
+    assert!(plain.pod.unwrap().detail.is_none() && plain.containers[0].detail.is_none());
+    let request = api::StatsRequest { detailed: true, ..Default::default() };
+    let stats = pod.pod.stats(request).await.unwrap().into_inner();
     let (whole, container) = (stats.pod.unwrap(), &stats.containers[0]);
     assert_eq!(container.container_id, "c");
     assert!(container.cpu.as_ref().unwrap().usage_core_ns > 1_000_000);
@@ -503,6 +506,14 @@ async fn stats_of_the_pod_and_its_containers() {
     assert_eq!(memory.limit_bytes, 64 << 20);
     let layer = container.writable_layer.as_ref().unwrap();
     assert!(layer.used_bytes >= 200 << 10 && layer.inodes_used >= 2, "{layer:?}");
+    assert!(layer.capacity_bytes > layer.used_bytes && layer.inodes_total >= layer.inodes_free, "{layer:?}");
+    assert!(memory.cache_bytes.is_some() && memory.mapped_file_bytes.is_some() && memory.limit_hits == Some(0));
+    let cpu = container.cpu.as_ref().unwrap();
+    assert!(cpu.user_ns.unwrap() + cpu.system_ns.unwrap() > 1_000_000 && cpu.throttling.is_some());
+    let detail = container.detail.as_ref().unwrap();
+    assert!(detail.threads >= Some(1) && detail.thread_limit.is_some() && detail.oom_kills == 0);
+    assert!(detail.open_files >= 3 && detail.sockets == 0 && detail.open_file_limit.is_some(), "{detail:?}");
+    assert!(whole.detail.unwrap().open_files > detail.open_files);
     assert!(whole.cpu.unwrap().usage_core_ns >= container.cpu.as_ref().unwrap().usage_core_ns);
     assert!(whole.timestamp_ns > 0 && whole.interfaces.is_empty());
     pod.end().await;

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use auraed::api::pod::v0::{MountTarget, UserQuery};
-use auraed::rootfs::{self, Request};
+use auraed::rootfs::{self, Request, image};
 
 /// A request over `layers`, the last of which is the topmost. Scratch space is a tmpfs, as an upper directory must not be on an overlay.
 struct Place {
@@ -121,4 +121,55 @@ fn a_hostile_image_reaches_nothing_outside() {
     place.request.lower_paths.clear();
     let _ = rootfs::release(&place.request);
     assert!(rootfs::prepare(&place.request, None).unwrap_err().is_invalid());
+}
+
+/// The image of `place` as a volume of which `sub_path` is seen.
+fn volume(place: &Place, sub_path: &str) -> image::Request {
+    image::Request {
+        container_id: "one".into(),
+        lower_paths: place.request.lower_paths.clone(),
+        sub_path: sub_path.into(),
+        mount_path: place.dir.path().join("image").to_str().unwrap().into(),
+    }
+}
+
+#[test]
+fn an_image_as_a_volume_is_merged_and_read_only() {
+    for layers in [1, 2, 120] {
+        let place = Place::new(layers);
+        fs::create_dir_all(place.lower().join("etc/deep")).unwrap();
+        fs::write(place.lower().join("etc/deep/file"), "deep").unwrap();
+        symlink("/etc/deep", place.lower().join("link")).unwrap();
+        for (sub_path, file) in [("", "top"), ("etc", "deep/file"), ("etc//./deep/", "file"), ("link", "file")] {
+            let request = volume(&place, sub_path);
+            let path = image::mount(&request).unwrap();
+            assert_eq!(image::mount(&request).unwrap(), path);
+            assert!(rootfs::overlay::is_mounted(&path).unwrap());
+            assert!(path.join(file).is_file(), "{layers} layers, {sub_path:?}");
+            let refused = fs::write(path.join(file), "").unwrap_err();
+            assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+            image::unmount(&path).unwrap();
+            assert!(!path.exists());
+            image::unmount(&path).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_directory_of_an_image_lies_inside_it() {
+    for layers in [1, 2] {
+        let place = Place::new(layers);
+        fs::create_dir(place.dir.path().join("outside")).unwrap();
+        symlink(place.dir.path().join("outside"), place.lower().join("out")).unwrap();
+        symlink("../../../../../../../tmp", place.lower().join("up")).unwrap();
+        symlink("/proc/self/root", place.lower().join("magic")).unwrap();
+        for sub_path in ["missing", "top", "out", "up", "magic", "top/x"] {
+            let request = volume(&place, sub_path);
+            let error = image::mount(&request).unwrap_err();
+            assert!(error.is_invalid() && error.to_string().contains(sub_path), "{layers} layers, {sub_path}: {error}");
+            assert!(!Path::new(&request.mount_path).exists());
+        }
+        let none = image::Request { lower_paths: Vec::new(), ..volume(&place, "") };
+        assert!(image::mount(&none).unwrap_err().is_invalid());
+    }
 }

@@ -64,14 +64,17 @@ function openPod(node: Node, account: CpuAccount): Promise<Pod> {
   return node.runPod({ linux: { cgroupParent: account.podsParent, securityContext: { namespaceOptions: { pid: 1 } } } });
 }
 
-async function verbose(node: Node, pod: Pod): Promise<{ pid: number; timeline: readonly { name: string; durationMs: number }[] }> {
+async function verbose(
+  node: Node,
+  pod: Pod,
+): Promise<{ supervisorPid: number; timeline: readonly { name: string; durationMs: number }[] }> {
   const { runtime } = node.clients;
   const { info } = await unary(runtime, runtime.podSandboxStatus, { podSandboxId: pod.id, verbose: true });
   return JSON.parse(info["info"] ?? "{}");
 }
 
 async function supervisorOf(node: Node, pod: Pod): Promise<number> {
-  return (await verbose(node, pod)).pid;
+  return (await verbose(node, pod)).supervisorPid;
 }
 
 async function phasesOf(node: Node, pod: Pod): Promise<ReadonlyMap<string, number>> {

@@ -1,7 +1,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { NamespaceMode } from "../../api/gen/cri/v1/api.ts";
+import { status } from "@grpc/grpc-js";
+
+import { ContainerState, NamespaceMode } from "../../api/gen/cri/v1/api.ts";
+import { assertRefused } from "../harness/assertions.ts";
 import { useNode } from "../harness/use-node.ts";
 import { waitFor } from "../harness/wait.ts";
 
@@ -56,6 +59,36 @@ test("a pod's own pid namespace is shared by its containers and reaps orphans", 
   assert.match(await second.shell("ps -o args"), /sleep 98765/);
   assert.equal(await first.shell("readlink /proc/self/ns/pid"), await second.shell("readlink /proc/self/ns/pid"));
   assert.doesNotMatch(await second.shell("tr '\\0' ' ' < /proc/1/cmdline"), /98765/);
+});
+
+test("a container joins the pid namespace of another one, which must run, be of its pod and stay until it is started", async () => {
+  await using pod = await node().runPod();
+  const target = await pod.start({ command: ["/bin/sh", "-c", "sleep 87654 & exec sleep infinity"] });
+  const joining = (targetId: string) => ({ linux: { securityContext: { namespaceOptions: { pid: NamespaceMode.TARGET, targetId } } } });
+  const debug = await pod.start(joining(target.id));
+  assert.match(await debug.shell("ps -o args"), /sleep 87654/);
+  assert.equal(await debug.shell("readlink /proc/self/ns/pid"), await target.shell("readlink /proc/self/ns/pid"));
+  assert.notEqual(await debug.shell("readlink /proc/self/ns/mnt"), await target.shell("readlink /proc/self/ns/mnt"));
+  await debug.stop(1);
+  assert.equal((await target.status()).state, ContainerState.CONTAINER_RUNNING, "the target does not end with who looks at it");
+
+  const { kind } = node();
+  const field = "config.linux.security_context.namespace_options.target_id";
+  await using other = await node().runPod();
+  const stranger = await other.start();
+  await assertRefused(kind, pod.create(joining(stranger.id)), {
+    code: status.INVALID_ARGUMENT,
+    message: new RegExp(`^${field}: ${stranger.id} is not`),
+  });
+  await assertRefused(kind, pod.create(joining(target.id.slice(0, 12))), { code: status.INVALID_ARGUMENT, message: new RegExp(field) });
+  const notStarted = await pod.create();
+  await assertRefused(kind, pod.create(joining(notStarted.id)), {
+    code: status.FAILED_PRECONDITION,
+    message: /target of a pid namespace must be RUNNING/,
+  });
+  const late = await pod.create(joining(target.id));
+  await target.stop(0);
+  await assertRefused(kind, late.start(), { code: status.FAILED_PRECONDITION, message: /exited|RUNNING/ });
 });
 
 test("two pods do not see each other's IPC and loopback", async () => {

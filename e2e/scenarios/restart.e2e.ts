@@ -104,10 +104,12 @@ test("a lost database does not kill a workload", { skip: oursOnly }, async () =>
 test("the death of a pod's supervisor is told, and its containers do not outlive it", { skip: oursOnly }, async () => {
   await using pod = await node().runPod();
   const container = await pod.start({ command: ["/bin/sleep", "infinity"] });
-  const { info } = await node().crictl.json<{ info: { pid: number } }>("inspectp", "-o", "json", pod.id);
-  assert.match(readFileSync(`/proc/${info.pid}/cmdline`, "utf8"), /auraed/);
-  const children = (await mustRun("ps", ["-o", "pid=", "--ppid", String(info.pid)])).split("\n").filter((line) => line.trim() !== "");
-  process.kill(info.pid, "SIGKILL");
+  const { info } = await node().crictl.json<{ info: { supervisorPid: number } }>("inspectp", "-o", "json", pod.id);
+  assert.match(readFileSync(`/proc/${info.supervisorPid}/cmdline`, "utf8"), /auraed/);
+  const children = (await mustRun("ps", ["-o", "pid=", "--ppid", String(info.supervisorPid)]))
+    .split("\n")
+    .filter((line) => line.trim() !== "");
+  process.kill(info.supervisorPid, "SIGKILL");
   const ended = await container.waitExited();
   assert.deepEqual([ended.exitCode, ended.reason], [255, "AuraedCrashed"]);
   assert.equal((await pod.status()).state, PodSandboxState.SANDBOX_NOTREADY);

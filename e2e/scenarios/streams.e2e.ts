@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 
 import { type ServiceError, status } from "@grpc/grpc-js";
 import {
@@ -172,13 +173,33 @@ test("a daemon's end ends the stream at once; nothing is replayed, and what ends
   assert.deepEqual(told(await after.take(1), { [container.id]: "container" }), ["container stopped"]);
 });
 
+test("what ended while no daemon was there is told, or in the list of whoever calls before that: never in neither", {
+  skip: oursOnly,
+}, async () => {
+  await using pod = await node().runPod();
+  const container = await pod.start({ command: ["/bin/sh", "-c", "sleep 1; exit 5"] });
+  await node().kill9();
+  await sleep(2000);
+  await node().startDaemon();
+  using events = await openEvents();
+  const { state } = await container.status();
+  if (state !== ContainerState.CONTAINER_EXITED)
+    assert.deepEqual(told(await events.take(1), { [container.id]: "container" }), ["container stopped"]);
+  const ended = await container.waitExited();
+  assert.equal(ended.exitCode, 5);
+  await container.remove();
+  const later = await waitFor("the removal", () => told(events.messages, { [container.id]: "container" }).includes("container deleted"));
+  assert.ok(later);
+  assert.ok(told(events.messages, { [container.id]: "container" }).length <= 2, "and nothing twice");
+});
+
 test("an auraed that dies takes its pod down in the eyes of clients", { skip: oursOnly }, async () => {
   const { runtime } = node().clients;
   await using pod = await node().runPod();
   const container = await pod.start();
   const { info } = await unary(runtime, runtime.podSandboxStatus, { podSandboxId: pod.id, verbose: true });
   using events = await openEvents();
-  process.kill(JSON.parse(info["info"] ?? "{}").pid, "SIGKILL");
+  process.kill(JSON.parse(info["info"] ?? "{}").supervisorPid, "SIGKILL");
   const names = { [pod.id]: "pod", [container.id]: "container" };
   assert.deepEqual(told(await events.take(2), names), ["container stopped", "pod stopped"]);
 });

@@ -19,6 +19,7 @@ export interface Config {
   readonly oci: OciConfig;
   readonly placement: PlacementConfig;
   readonly cgroup: CgroupConfig;
+  readonly cdi: CdiConfig;
   readonly auraed: AuraedConfig;
   readonly streaming: StreamingConfig;
   readonly metrics: MetricsConfig;
@@ -72,6 +73,11 @@ export interface PlacementConfig {
 
 export interface CgroupConfig {
   readonly driver: "auto" | "cgroupfs" | "systemd";
+}
+
+export interface CdiConfig {
+  /** The later ones before the earlier ones; may be empty. */
+  readonly specDirs: readonly string[];
 }
 
 export interface AuraedConfig {

@@ -173,6 +173,15 @@ export const schema: SchemaOf<Config> = {
     driver: key("driver", choiceKind("auto", "cgroupfs", "systemd"), "auto", "auto is systemd where systemd is pid 1, else cgroupfs."),
   }),
 
+  cdi: table("cdi", "Devices that containers ask for by name, as the Container Device Interface has it.", {
+    specDirs: key(
+      "spec_dirs",
+      listKind(pathKind),
+      ["/etc/cdi", "/var/run/cdi"],
+      "Directories of CDI specifications (.json, .yaml), read whenever a container asks for a device; where two describe the same device, the later directory is right.",
+    ),
+  }),
+
   auraed: table("auraed", "The program that supervises each pod.", {
     path: key(
       "path",

@@ -16,7 +16,9 @@ import { execSync } from "./runtime/exec-sync.ts";
 import { getContainerEvents } from "./runtime/get-container-events.ts";
 import { listContainerStats } from "./runtime/list-container-stats.ts";
 import { listContainers } from "./runtime/list-containers.ts";
+import { listMetricDescriptors } from "./runtime/list-metric-descriptors.ts";
 import { listPodSandbox } from "./runtime/list-pod-sandbox.ts";
+import { listPodSandboxMetrics } from "./runtime/list-pod-sandbox-metrics.ts";
 import { listPodSandboxStats } from "./runtime/list-pod-sandbox-stats.ts";
 import { podSandboxStats } from "./runtime/pod-sandbox-stats.ts";
 import { podSandboxStatus } from "./runtime/pod-sandbox-status.ts";
@@ -32,6 +34,7 @@ import { stopContainer } from "./runtime/stop-container.ts";
 import { stopPodSandbox } from "./runtime/stop-pod-sandbox.ts";
 import { streamContainerStats } from "./runtime/stream-container-stats.ts";
 import { streamContainers } from "./runtime/stream-containers.ts";
+import { streamPodSandboxMetrics } from "./runtime/stream-pod-sandbox-metrics.ts";
 import { streamPodSandboxStats } from "./runtime/stream-pod-sandbox-stats.ts";
 import { streamPodSandboxes } from "./runtime/stream-pod-sandboxes.ts";
 import { updateContainerResources } from "./runtime/update-container-resources.ts";
@@ -74,9 +77,9 @@ export function runtimeService(edge: Edge): RuntimeServiceServer {
     checkpointPod: unary(edge, "CheckpointPod", notBuilt("CheckpointPod")),
     restorePod: unary(edge, "RestorePod", notBuilt("RestorePod")),
     getContainerEvents: streaming(edge, "GetContainerEvents", getContainerEvents),
-    listMetricDescriptors: unary(edge, "ListMetricDescriptors", notBuilt("ListMetricDescriptors")),
-    listPodSandboxMetrics: unary(edge, "ListPodSandboxMetrics", notBuilt("ListPodSandboxMetrics")),
-    streamPodSandboxMetrics: streaming(edge, "StreamPodSandboxMetrics", notBuilt("StreamPodSandboxMetrics")),
+    listMetricDescriptors: unary(edge, "ListMetricDescriptors", listMetricDescriptors),
+    listPodSandboxMetrics: unary(edge, "ListPodSandboxMetrics", listPodSandboxMetrics),
+    streamPodSandboxMetrics: streaming(edge, "StreamPodSandboxMetrics", streamPodSandboxMetrics),
     runtimeConfig: unary(edge, "RuntimeConfig", runtimeConfig),
     updatePodSandboxResources: unary(edge, "UpdatePodSandboxResources", updatePodSandboxResources),
   };

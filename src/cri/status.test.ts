@@ -47,6 +47,12 @@ suite("the status of an error", () => {
       status.UNKNOWN,
       /^RegistryUnavailable: r answers 503$/,
     ],
+    [
+      "an image that cannot be a volume, by the prefix the kubelet knows",
+      new RuntimeError({ code: "ERR_IMAGE_VOLUME", field: "config.mounts[0].image" }, "config.mounts[0].image: gone"),
+      status.UNKNOWN,
+      /^ImageVolumeMountFailed: config\.mounts\[0\]\.image: gone$/,
+    ],
     ["anything else, without its message", new Error("secret path"), status.INTERNAL, /^internal error(?!.*secret)/],
   ];
   for (const [id, error, code, details] of cases) {

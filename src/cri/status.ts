@@ -1,6 +1,7 @@
 import { status } from "@grpc/grpc-js";
 
 import { AgentError, type AgentFact } from "../agent/errors.ts";
+import { CdiError } from "../cdi/errors.ts";
 import { HostError } from "../host/errors.ts";
 import { ImageError, type ImageFact } from "../image/errors.ts";
 import { isTimeout } from "../lib/abort.ts";
@@ -21,10 +22,11 @@ export function statusOf(error: unknown, signal: AbortSignal): GrpcStatus {
   if (signal.aborted)
     return { code: isTimeout(signal.reason) ? status.DEADLINE_EXCEEDED : status.CANCELLED, details: String(signal.reason) };
   if (error instanceof InvalidArgumentError) return { code: status.INVALID_ARGUMENT, details: error.message };
-  if (error instanceof RuntimeError) return { code: runtimeCode(error.fact), details: error.message };
+  if (error instanceof RuntimeError) return runtimeStatus(error.fact, error.message);
   if (error instanceof ImageError) return imageStatus(error.fact, error.message);
   if (error instanceof NetnsError) return { code: netnsCode(error.fact), details: error.message };
   if (error instanceof AgentError) return { code: agentCode(error.fact), details: error.message };
+  if (error instanceof CdiError) return { code: status.FAILED_PRECONDITION, details: error.message };
   if (error instanceof VmError) return { code: vmCode(error.fact), details: error.message };
   if (error instanceof HostError)
     return { code: error.fact.code === "ERR_CGROUP_PARENT" ? status.INVALID_ARGUMENT : status.INTERNAL, details: error.message };
@@ -33,7 +35,13 @@ export function statusOf(error: unknown, signal: AbortSignal): GrpcStatus {
   return { code: status.INTERNAL, details: "internal error: the daemon's log has the cause under this call's requestId" };
 }
 
-function runtimeCode(fact: RuntimeFact): status {
+/** The kubelet tells an image that could not be mounted by the message's prefix, on code Unknown. */
+function runtimeStatus(fact: RuntimeFact, details: string): GrpcStatus {
+  if (fact.code === "ERR_IMAGE_VOLUME") return { code: status.UNKNOWN, details: `ImageVolumeMountFailed: ${details}` };
+  return { code: runtimeCode(fact), details };
+}
+
+function runtimeCode(fact: Exclude<RuntimeFact, { code: "ERR_IMAGE_VOLUME" }>): status {
   switch (fact.code) {
     case "ERR_NOT_FOUND":
       return status.NOT_FOUND;

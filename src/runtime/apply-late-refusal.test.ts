@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { suite, test } from "node:test";
 
 import { applyLateRefusal, findLateRefusal } from "./apply-late-refusal.ts";
+import type { MountRequest } from "./container-config.ts";
 import { type FakeRuntime, fakePodRecord, fakeRuntime } from "./fake.ts";
 import type { LateRefusal } from "./late-refusal.ts";
 import { container, hostMount, sandbox } from "./oci-test-input.ts";
@@ -38,6 +39,8 @@ async function scene(changes: Partial<PodRecord> = {}, settings: Partial<Runtime
   return { runtime, pod, [Symbol.asyncDispose]: () => dir[Symbol.asyncDispose]() };
 }
 
+const noEdits = { env: [], deviceNodes: [], mounts: [], hooks: [], additionalGids: [] };
+
 test("what is really at a mount's source decides", async () => {
   await using dir = await mkdtempDisposable(join(tmpdir(), "late-refusal-"));
   const socket = join(dir.path, "agent.sock");
@@ -46,9 +49,12 @@ test("what is really at a mount's source decides", async () => {
   try {
     const image = { ...hostMount("/i"), source: { type: "image", image: "i", subPath: "" } } as const;
     const at = (path: string) => ({ ...hostMount("/x"), source: { type: "host", path } }) as const;
-    assert.equal(await findLateRefusal({ ...container, mounts: [image, at(dir.path), at(join(dir.path, "new"))] }), undefined);
-    const refusal = await findLateRefusal({ ...container, mounts: [image, at(socket)] });
+    const of = (mounts: readonly MountRequest[]) => ({ config: { ...container, mounts } });
+    assert.equal(await findLateRefusal(of([image, at(dir.path), at(join(dir.path, "new"))])), undefined);
+    const refusal = await findLateRefusal(of([image, at(socket)]));
     assert.deepEqual([refusal?.reason, refusal?.field], ["HostSocket", "config.mounts[1].host_path"]);
+    const cdi = { ...noEdits, mounts: [{ hostPath: socket, containerPath: "/s", type: "bind", options: [] }] };
+    assert.equal((await findLateRefusal({ ...of([image]), cdi }))?.reason, "HostSocket", "a CDI device's mount is looked at too");
   } finally {
     server.close();
   }

@@ -1,5 +1,6 @@
 import { readMountSources } from "../host/mount-source.ts";
-import type { ContainerConfig } from "./container-config.ts";
+import { withCdi } from "./cdi-edits.ts";
+import type { ContainerRecord } from "./container.ts";
 import { RuntimeError } from "./errors.ts";
 import { type LateRefusal, lateRefusal } from "./late-refusal.ts";
 import { mayFallFlat } from "./placement.ts";
@@ -7,9 +8,10 @@ import type { Pod, Runtime } from "./runtime.ts";
 import { savePod } from "./save.ts";
 
 /** Looks at what is at the mounts' sources on the host, and answers like `lateRefusal`. For pods that are microVMs, before anything is made. */
-export async function findLateRefusal(config: ContainerConfig): Promise<LateRefusal | undefined> {
-  const sources = await readMountSources(config.mounts.map(({ source }) => (source.type === "host" ? source.path : undefined)));
-  return lateRefusal(config, sources);
+export async function findLateRefusal({ config, cdi }: Pick<ContainerRecord, "config" | "cdi">): Promise<LateRefusal | undefined> {
+  const all = withCdi(config, cdi);
+  const sources = await readMountSources(all.mounts.map(({ source }) => (source.type === "host" ? source.path : undefined)));
+  return lateRefusal(all, sources, cdi);
 }
 
 /**

@@ -3,6 +3,7 @@ import { readFile } from "node:fs/promises";
 import type { PrepareContainerResponse } from "../../api/gen/aurae/pod/v0/pod.ts";
 import { readDevice } from "../host/devices.ts";
 import { messageOf } from "../lib/coded-error.ts";
+import { withCdi, withCdiGroups, withCdiNodes } from "./cdi-edits.ts";
 import type { ContainerConfig } from "./container-config.ts";
 import { invalid, wrongState } from "./errors.ts";
 import type { DeviceNode } from "./oci-input.ts";
@@ -28,13 +29,14 @@ export async function specOf(
   wait: Wait,
 ): Promise<OciSpec> {
   const { pod, record } = container;
-  const { config, user } = record;
+  const { user, cdi } = record;
+  const config = withCdi(record.config, cdi);
   if (user === undefined) throw new Error(`container ${container.id} was not prepared`);
   return buildOciSpec({
     sandbox: pod.record.config,
     container: config,
     image: image.config,
-    user,
+    user: withCdiGroups(user, cdi),
     hostname: podHostname(runtime.options, pod.record.config),
     rootfsPath: realm.rootfsPath(container),
     namespaces: realm.namespaces,
@@ -44,7 +46,8 @@ export async function specOf(
     mountSources: await realm.mountSources(container, wait),
     sourcesMapped: realm.sourcesMapped,
     imageVolumes: image.config.volumes.map((containerPath, index) => ({ containerPath, sourcePath: prepared.volumePaths[index] ?? "" })),
-    devices: await requestedDevices(config, realm),
+    devices: withCdiNodes(await requestedDevices(config, realm), cdi, user),
+    cdi,
     hostDevices: config.security.privileged ? await realm.devices() : [],
     seccompProfile: await readProfile(config),
     host: realm.facts,
@@ -52,7 +55,9 @@ export async function specOf(
 }
 
 /** Refuses what a container may not ask for beyond its pod, before anything is made. */
-export function checkAgainstPod({ pod, record }: Container): void {
+export function checkAgainstPod(container: Container): void {
+  const { pod, record } = container;
+  checkTarget(container);
   const { security } = record.config;
   if (security.privileged && !pod.record.config.privileged) throw invalid(`${SECURITY}.privileged`, "needs a privileged sandbox");
   for (const name of ["network", "ipc", "pid"] as const) {
@@ -64,15 +69,21 @@ export function checkAgainstPod({ pod, record }: Container): void {
   checkContainerUserNamespace(record.config, pod.record.config);
 }
 
-/** The pid namespace of another running container of the pod. */
-function targetPidPath({ pod, record }: Container): string | undefined {
+/** Of the container whose pid namespace is joined; it must be of the same pod, and run. */
+function targetPidPath(container: Container): string | undefined {
+  const target = checkTarget(container);
+  return target === undefined ? undefined : `/proc/${target.pid}/ns/pid`;
+}
+
+/** The running state of the container whose pid namespace this one shares; undefined when it shares none. */
+export function checkTarget({ pod, record }: Container): { readonly pid: number } | undefined {
   const { pid, targetId } = record.config.security.namespaces;
   if (pid !== "target") return undefined;
   const target = pod.containers.get(targetId);
   if (target === undefined) throw invalid(`${SECURITY}.namespace_options.target_id`, `${targetId} is not a container of this pod`);
   const { state } = target.record;
   if (state.phase !== "running") throw wrongState("container", target.id, state.phase, "the target of a pid namespace must be RUNNING");
-  return `/proc/${state.pid}/ns/pid`;
+  return state;
 }
 
 /** Throws `ERR_INVALID` for a device that the node does not have: no placement would help. */

@@ -1,5 +1,7 @@
 import { unreachable } from "../lib/coded-error.ts";
 import type { ContainerConfig } from "./container-config.ts";
+import type { ImageVolume } from "./image-volumes.ts";
+import type { CdiEdits } from "./ports.ts";
 import type { Phase } from "./timeline.ts";
 
 /**
@@ -71,6 +73,10 @@ export interface ContainerRecord {
   readonly imageId: string;
   /** `repository@digest` when the image has one, else its id. */
   readonly imageRef: string;
+  /** Absent: none. */
+  readonly imageVolumes?: readonly ImageVolume[];
+  /** What its CDI devices change, as their specifications said when it was made. */
+  readonly cdi?: CdiEdits | undefined;
   /** Absolute; empty: output is discarded. */
   readonly logPath: string;
   readonly stopSignal: number;

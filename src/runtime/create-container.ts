@@ -8,6 +8,7 @@ import type { ContainerConfig } from "./container-config.ts";
 import { checkAgainstPod, checkHostDevices, specOf } from "./container-spec.ts";
 import { RuntimeError } from "./errors.ts";
 import { containerFingerprint, containerName } from "./identity.ts";
+import { findImageVolumes, mountImageVolumes } from "./image-volumes.ts";
 import { getPod, readySandbox } from "./lookup.ts";
 import type { Image } from "./ports.ts";
 import { type Realm, realmOf, type Wait } from "./realm.ts";
@@ -43,7 +44,9 @@ export async function createContainer(
 async function create(runtime: Runtime, pod: Pod, request: CreateContainerRequest, signal: AbortSignal): Promise<string> {
   readySandbox(pod);
   const image = imageOf(runtime, request.config);
-  const container = new Container(newRecord(pod, request.config, image), pod);
+  const imageVolumes = findImageVolumes(runtime.images, request.config);
+  const cdi = await runtime.cdi.resolve(request.config.cdiDevices);
+  const container = new Container({ ...newRecord(pod, request.config, image), imageVolumes, cdi }, pod);
   const realm = realmOf(runtime, pod);
   checkAgainstPod(container);
   await refuseLate(runtime, container);
@@ -54,6 +57,9 @@ async function create(runtime: Runtime, pod: Pod, request: CreateContainerReques
   await saveContainer(runtime, container);
   const wait = { signal, requestId: request.requestId };
   const prepared = await prepare(runtime, { realm, container, image }, wait);
+  if (imageVolumes.length > 0) {
+    await containerPhase(runtime, container, "image-volumes", () => mountImageVolumes(runtime.images, realm, container, wait));
+  }
   failpoint("runtime.container.prepared.after");
   const pid = await containerPhase(runtime, container, "create", () =>
     createInAuraed(runtime, { realm, container, image, prepared }, wait),
@@ -68,7 +74,7 @@ async function create(runtime: Runtime, pod: Pod, request: CreateContainerReques
 /** What RunPodSandbox could not see: a container that needs the host, in a pod that is a microVM. */
 async function refuseLate(runtime: Runtime, { pod, record }: Container): Promise<void> {
   if (pod.record.placement.mode === "flat") return;
-  const refusal = await findLateRefusal(record.config);
+  const refusal = await findLateRefusal(record);
   if (refusal?.reason === "HostDevice") await checkHostDevices(record.config);
   if (refusal !== undefined) throw await applyLateRefusal(runtime, pod, refusal);
 }
@@ -108,7 +114,7 @@ interface Making {
 async function prepare(runtime: Runtime, { realm, container, image }: Making, wait: Wait): Promise<PrepareContainerResponse> {
   const { config } = container.record;
   const scratch = realm.scratchPath(container);
-  const lowerPaths = await containerPhase(runtime, container, "image-mount", () => realm.mountLayers(container, image, wait));
+  const lowerPaths = await containerPhase(runtime, container, "image-mount", () => realm.mountLayers(container.id, image, wait));
   failpoint("runtime.container.layers.after");
   const query = {
     containerId: container.id,

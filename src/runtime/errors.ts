@@ -9,6 +9,8 @@ export type RuntimeFact =
   | { readonly code: "ERR_NAME_IN_USE"; readonly name: string; readonly id: string }
   | { readonly code: "ERR_WRONG_STATE"; readonly noun: RecordNoun; readonly id: string; readonly phase: string }
   | { readonly code: "ERR_INVALID"; readonly field: string }
+  /** An image cannot be a container's volume. `field` is its path in CreateContainerRequest. */
+  | { readonly code: "ERR_IMAGE_VOLUME"; readonly field: string }
   | { readonly code: "ERR_PLACEMENT"; readonly reason: string }
   | { readonly code: "ERR_TOO_MANY_STREAMS" }
   | { readonly code: "ERR_TIMEOUT"; readonly what: string }

@@ -92,17 +92,15 @@ export class Subscription implements Disposable {
   }
 
   offer(event: LifeEvent): void {
-    if (this.#end === undefined && this.#waiting.length < this.#maxWaiting) {
+    if (this.#end !== undefined) return;
+    if (this.#dropped === 0 && this.#waiting.length < this.#maxWaiting) {
       this.#waiting.push(event);
-      this.#changed.resolve();
-      return;
+    } else {
+      // A stream with a gap is worth nothing to a client that has to list again anyway.
+      this.#dropped += this.#waiting.length + 1;
+      this.#waiting = [];
     }
-    // A stream with a gap is worth nothing to a client that has to list again anyway.
-    this.#dropped += this.#waiting.length + 1;
-    this.#waiting = [];
-    this.end(
-      new RuntimeError({ code: "ERR_EVENTS_DROPPED" }, "events were dropped because they were read too slowly: list, and call again"),
-    );
+    this.#changed.resolve();
   }
 
   /** The first reason stays. */
@@ -117,6 +115,7 @@ export class Subscription implements Disposable {
       signal.throwIfAborted();
       const event = this.#waiting.shift();
       if (event !== undefined) return event;
+      if (this.#dropped > 0) throw dropped(this.#dropped);
       if (this.#end !== undefined) throw this.#end;
       this.#changed = Promise.withResolvers();
       await untilAborted(this.#changed.promise, signal);
@@ -126,6 +125,13 @@ export class Subscription implements Disposable {
   [Symbol.dispose](): void {
     this.#onDispose(this.#dropped);
   }
+}
+
+function dropped(count: number): RuntimeError {
+  return new RuntimeError(
+    { code: "ERR_EVENTS_DROPPED" },
+    `${count} events were dropped because they were read too slowly: list, and call again`,
+  );
 }
 
 function shuttingDown(): RuntimeError {

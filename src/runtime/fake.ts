@@ -50,6 +50,7 @@ export function fakeRuntime(
       list: async () => [],
     },
     images: absent("images"),
+    cdi: absent("cdi"),
     network: absent("network"),
     host: absent("host"),
     vmm: absent("vmm"),

@@ -1,5 +1,6 @@
 import { containerCgroup } from "../host/cgroup-paths.ts";
 import { type DeviceRequest, listDevices, readDevice } from "../host/devices.ts";
+import { withCdi } from "./cdi-edits.ts";
 import { hostMountSources } from "./mount-sources.ts";
 import type { DeviceNode, HostFacts } from "./oci-input.ts";
 import type { NamespacePaths } from "./pod.ts";
@@ -43,12 +44,18 @@ export class FlatRealm implements Realm {
     return listDevices("/dev");
   }
 
-  mountLayers(container: Container, image: Image, wait: Wait): Promise<readonly string[]> {
-    return this.#runtime.images.mountLayers(image.id, container.id, wait);
+  mountLayers(owner: string, image: Image, wait: Wait): Promise<readonly string[]> {
+    return this.#runtime.images.mountLayers(image.id, owner, wait);
   }
 
-  mountSources({ record }: Container): Promise<readonly string[]> {
-    return hostMountSources(record.config);
+  imageVolumePath({ record }: Container, index: number): string {
+    return `${containerStateDir(this.#runtime.options.stateDir, record)}/image-${index}`;
+  }
+
+  async mountSources(container: Container): Promise<readonly string[]> {
+    const { config, cdi } = container.record;
+    const sources = await hostMountSources(withCdi(config, cdi));
+    return sources.map((source, index) => source ?? this.imageVolumePath(container, index));
   }
 
   async beforeCreate(): Promise<void> {

@@ -11,6 +11,8 @@ export interface Guest {
   readonly vcpus: number;
   /** QEMU's user and group on the host. */
   readonly uid: number;
+  /** QEMU on the host. */
+  readonly vmmPid?: number;
   readonly namespaces: NamespacePaths;
   readonly facts: HostFacts;
 }
@@ -37,17 +39,25 @@ export const guestPaths = {
   } satisfies PodFilePaths,
   volume: (name: string) => `${STATE_DIR}/volumes/${name}`,
   rootfs: (containerId: string) => `${STATE_DIR}/containers/${containerId}/rootfs`,
+  imageVolume: (containerId: string, index: number) => `${STATE_DIR}/containers/${containerId}/image-${index}`,
   scratch: (containerId: string) => `${SCRATCH_DIR}/containers/${containerId}`,
   cgroup: (containerId: string) => `${POD_CGROUP}/${containerId}`,
 } as const;
 
-export function guestOf(answer: ConfigureResponse, made: { readonly size: GuestSize; readonly uid: number; readonly arch: string }): Guest {
-  const { size, uid, arch } = made;
+export interface MadeGuest {
+  readonly size: GuestSize;
+  readonly uid: number;
+  readonly vmmPid: number;
+  readonly arch: string;
+}
+
+export function guestOf(answer: ConfigureResponse, { size, uid, vmmPid, arch }: MadeGuest): Guest {
   return {
     kernelRelease: answer.kernelRelease,
     memoryBytes: size.memoryBytes,
     vcpus: size.vcpus,
     uid,
+    vmmPid,
     namespaces: {
       network: answer.networkPath,
       ipc: answer.ipcPath,

@@ -5,6 +5,7 @@ import type { MountSourceFacts } from "../host/mount-source.ts";
 import type { ContainerConfig, MountPropagation, MountRequest } from "./container-config.ts";
 import { type LateRefusal, lateRefusal } from "./late-refusal.ts";
 import { container } from "./oci-test-input.ts";
+import type { CdiEdits } from "./ports.ts";
 
 function mount(path: string, propagation: MountPropagation = "private"): MountRequest {
   return {
@@ -29,6 +30,7 @@ interface Case {
   readonly id: string;
   readonly config: Partial<ContainerConfig>;
   readonly sources?: readonly (MountSourceFacts | undefined)[];
+  readonly cdi?: CdiEdits;
   /** Undefined: it can run in a microVM. */
   readonly want: readonly [reason: LateRefusal["reason"], field: string] | undefined;
 }
@@ -36,6 +38,8 @@ interface Case {
 function source(path: string, facts: MountSourceFacts | undefined, want: Case["want"], id = path): Case {
   return { id, config: { mounts: [mount(path)] }, sources: [facts], want };
 }
+
+const noEdits: CdiEdits = { env: [], deviceNodes: [], mounts: [], hooks: [], additionalGids: [] };
 
 const FIELD = "config.mounts[0].host_path";
 
@@ -68,7 +72,28 @@ const CASES: readonly Case[] = [
     config: { devices: [{ hostPath: "/dev/fuse", containerPath: "/dev/fuse", permissions: "rwm" }] },
     want: undefined,
   },
-  { id: "a CDI device", config: { cdiDevices: ["example.com/gpu=0"] }, want: ["HostDevice", "config.cdi_devices[0]"] },
+  { id: "a CDI device of files and variables", config: { cdiDevices: ["v/c=d"] }, cdi: noEdits, want: undefined },
+  {
+    id: "a CDI device with a node",
+    config: { cdiDevices: ["v/c=d"] },
+    cdi: {
+      ...noEdits,
+      deviceNodes: [{ containerPath: "/dev/x", hostPath: "/dev/gpu0", type: "c", major: 1, minor: 2, fileMode: 0o600, permissions: "rw" }],
+    },
+    want: ["HostDevice", "config.CDI_devices"],
+  },
+  {
+    id: "a CDI device with a hook",
+    config: { cdiDevices: ["v/c=d"] },
+    cdi: { ...noEdits, hooks: [{ name: "createContainer", path: "/usr/bin/hook", args: [], env: [] }] },
+    want: ["HostDevice", "config.CDI_devices"],
+  },
+  {
+    id: "a CDI device with a share of the cache",
+    config: { cdiDevices: ["v/c=d"] },
+    cdi: { ...noEdits, intelRdt: {} },
+    want: ["HostDevice", "config.CDI_devices"],
+  },
   ...(["network", "pid", "ipc"] as const).map(
     (name): Case => ({
       id: `host ${name}`,
@@ -113,9 +138,9 @@ const CASES: readonly Case[] = [
 ];
 
 suite("what a microVM cannot give a container", () => {
-  for (const { id, config, sources = [], want } of CASES) {
+  for (const { id, config, sources = [], cdi, want } of CASES) {
     test(id, () => {
-      const refusal = lateRefusal({ ...container, ...config }, sources);
+      const refusal = lateRefusal({ ...container, ...config }, sources, cdi);
       assert.deepEqual(refusal === undefined ? undefined : [refusal.reason, refusal.field], want);
       if (refusal !== undefined) assert.ok(refusal.message.startsWith(`${refusal.field}: `), refusal.message);
     });

@@ -3,6 +3,7 @@ import { posix } from "node:path";
 import type { MountSourceFacts } from "../host/mount-source.ts";
 import type { ContainerConfig } from "./container-config.ts";
 import { guestDevice } from "./guest.ts";
+import type { CdiEdits } from "./ports.ts";
 
 /** Why a container cannot run in a microVM: what of it only the host's own kernel has. */
 export interface LateRefusal {
@@ -16,9 +17,14 @@ export interface LateRefusal {
 /**
  * The first thing a container asks for that no microVM can give it; undefined: it can run in one. RunPodSandbox could not see any of this.
  * `sources` has the facts of each mount, in the order of `config.mounts`; undefined for an image volume or a path that is not there yet.
+ * `cdi` is what the CDI devices change beside the mounts.
  */
-export function lateRefusal(config: ContainerConfig, sources: readonly (MountSourceFacts | undefined)[]): LateRefusal | undefined {
-  return namespaceRefusal(config) ?? deviceRefusal(config) ?? mountRefusal(config, sources);
+export function lateRefusal(
+  config: ContainerConfig,
+  sources: readonly (MountSourceFacts | undefined)[],
+  cdi?: CdiEdits,
+): LateRefusal | undefined {
+  return namespaceRefusal(config) ?? deviceRefusal(config) ?? cdiRefusal(config, cdi) ?? mountRefusal(config, sources);
 }
 
 function namespaceRefusal({ security }: ContainerConfig): LateRefusal | undefined {
@@ -30,15 +36,28 @@ function namespaceRefusal({ security }: ContainerConfig): LateRefusal | undefine
   return undefined;
 }
 
-function deviceRefusal({ devices, cdiDevices }: ContainerConfig): LateRefusal | undefined {
+function deviceRefusal({ devices }: ContainerConfig): LateRefusal | undefined {
   for (const [index, { hostPath }] of devices.entries()) {
     if (guestDevice(hostPath) !== undefined) continue;
     const why = `${quoted(hostPath)} is a device of the host, which a microVM does not have`;
     return refuse("HostDevice", `config.devices[${index}].host_path`, why);
   }
-  const [cdi] = cdiDevices;
+  return undefined;
+}
+
+/** A CDI device that is made of environment and files alone can be had in a guest; its nodes and the host's programs cannot. */
+function cdiRefusal({ cdiDevices }: ContainerConfig, cdi: CdiEdits | undefined): LateRefusal | undefined {
   if (cdi === undefined) return undefined;
-  return refuse("HostDevice", "config.cdi_devices[0]", `${quoted(cdi)} is a device of the host, which a microVM does not have`);
+  const why = cdiReason(cdi);
+  return why === undefined ? undefined : refuse("HostDevice", "config.CDI_devices", `${cdiDevices.map(quoted).join(", ")} ${why}`);
+}
+
+function cdiReason({ deviceNodes, hooks, intelRdt }: CdiEdits): string | undefined {
+  const [node] = deviceNodes;
+  if (node !== undefined) return `needs ${quoted(node.hostPath)}, a device of the host, which a microVM does not have`;
+  const [hook] = hooks;
+  if (hook !== undefined) return `needs ${quoted(hook.path)} to be run on the host, which prepares nothing in a microVM`;
+  return intelRdt === undefined ? undefined : "needs the host's cache allocation (intelRdt), which a microVM does not have";
 }
 
 function mountRefusal({ mounts }: ContainerConfig, sources: readonly (MountSourceFacts | undefined)[]): LateRefusal | undefined {

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { GuestServiceService } from "../../api/gen/aurae/guest/v0/guest.ts";
 import { VmServiceService } from "../../api/gen/aurae/supervisor/v0/vm.ts";
 import { failpoint } from "../lib/failpoint.ts";
+import { withCdi } from "./cdi-edits.ts";
 import type { DeviceRequest } from "./container-config.ts";
 import { GUEST_DEVICES, type Guest, guestDevice, guestPaths } from "./guest.ts";
 import { hostMountSources } from "./mount-sources.ts";
@@ -53,9 +54,9 @@ export class MicrovmRealm implements Realm {
     return GUEST_DEVICES;
   }
 
-  async mountLayers(container: Container, image: Image, wait: Wait): Promise<readonly string[]> {
+  async mountLayers(owner: string, image: Image, wait: Wait): Promise<readonly string[]> {
     const { agent } = this.#pod;
-    const layers = this.#runtime.images.claimLayers(image.id, container.id);
+    const layers = this.#runtime.images.claimLayers(image.id, owner);
     for (const { diffId, blobPath } of layers) {
       await agent.call(VmServiceService.exposeLayer, { hostPath: blobPath, name: layerName(diffId) }, wait);
     }
@@ -65,17 +66,23 @@ export class MicrovmRealm implements Realm {
     return (await agent.call(GuestServiceService.mountLayers, request, wait)).paths;
   }
 
+  imageVolumePath({ id }: Container, index: number): string {
+    return guestPaths.imageVolume(id, index);
+  }
+
   async mountSources(container: Container, wait: Wait): Promise<readonly string[]> {
-    const { config } = container.record;
+    const config = withCdi(container.record.config, container.record.cdi);
     const sources = await hostMountSources(config);
-    const volumes = sources.map((hostPath, index) => ({
-      name: volumeName(container, index),
-      hostPath,
-      readOnly: config.mounts[index]?.readonly !== "no",
-      mapped: config.mounts[index]?.uidMappings.length === 1,
-    }));
+    const volumes = sources.flatMap((hostPath, index) => {
+      const mount = config.mounts[index];
+      if (hostPath === undefined || mount === undefined) return [];
+      const name = volumeName(container, index);
+      return [{ name, hostPath, readOnly: mount.readonly !== "no", mapped: mount.uidMappings.length === 1 }];
+    });
     if (volumes.length > 0) await this.#pod.agent.call(VmServiceService.shareVolumes, { volumes }, wait);
-    return volumes.map(({ name }) => guestPaths.volume(name));
+    return sources.map((source, index) =>
+      source === undefined ? this.imageVolumePath(container, index) : guestPaths.volume(volumeName(container, index)),
+    );
   }
 
   /** The bundle is the guest's; its specification is kept at the same path here, for verbose status and for whoever looks. */
@@ -88,9 +95,10 @@ export class MicrovmRealm implements Realm {
   }
 
   async takeBack(container: Container, wait: Wait): Promise<void> {
-    const names = container.record.config.mounts.map((_mount, index) => volumeName(container, index));
+    const { config, cdi, logPath } = container.record;
+    const names = withCdi(config, cdi).mounts.map((_mount, index) => volumeName(container, index));
     if (names.length > 0) await this.#pod.agent.call(VmServiceService.unshareVolumes, { names }, wait);
-    if (container.record.logPath !== "") await this.#pod.agent.call(VmServiceService.closeLog, { containerId: container.id }, wait);
+    if (logPath !== "") await this.#pod.agent.call(VmServiceService.closeLog, { containerId: container.id }, wait);
   }
 
   /** One after another: each takes the next free port. */

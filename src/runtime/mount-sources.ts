@@ -3,17 +3,17 @@ import { mkdir, realpath, stat } from "node:fs/promises";
 import { mountOf, readMountinfo } from "../host/mountinfo.ts";
 import { messageOf } from "../lib/coded-error.ts";
 import type { ContainerConfig, MountRequest } from "./container-config.ts";
-import { invalid, RuntimeError } from "./errors.ts";
+import { invalid } from "./errors.ts";
 
-/** The host's path of each mount of a container, links followed, checked for what the mount asks of it. */
-export async function hostMountSources({ mounts }: ContainerConfig): Promise<readonly string[]> {
+/** The host's path of each mount of a container, links followed, checked for what the mount asks of it; undefined for an image. */
+export async function hostMountSources({ mounts }: ContainerConfig): Promise<readonly (string | undefined)[]> {
   const sources = await Promise.all(mounts.map(mountSource));
   if (mounts.some(({ propagation }) => propagation !== "private")) await checkPropagation(mounts, sources);
   return sources;
 }
 
 /** A mount passes on only what the host's mount above its source shares: without that the request would be met in word alone. */
-async function checkPropagation(mounts: readonly MountRequest[], sources: readonly string[]): Promise<void> {
+async function checkPropagation(mounts: readonly MountRequest[], sources: readonly (string | undefined)[]): Promise<void> {
   const table = await readMountinfo();
   for (const [index, { propagation }] of mounts.entries()) {
     if (propagation === "private") continue;
@@ -31,11 +31,10 @@ async function checkPropagation(mounts: readonly MountRequest[], sources: readon
 }
 
 /** Links in a host path are the node's own; a missing path becomes a directory, as with every other runtime. */
-async function mountSource(mount: MountRequest, index: number): Promise<string> {
+async function mountSource(mount: MountRequest, index: number): Promise<string | undefined> {
   const field = `config.mounts[${index}]`;
   const { source } = mount;
-  if (source.type === "image")
-    throw new RuntimeError({ code: "ERR_NOT_BUILT", what: "image volumes" }, `${field}.image: image volumes are not built yet`);
+  if (source.type === "image") return undefined;
   try {
     await stat(source.path);
   } catch (error) {

@@ -2,12 +2,13 @@ import type { ContainerUser } from "./container.ts";
 import type { ContainerConfig } from "./container-config.ts";
 import type { OciRlimit } from "./oci-types.ts";
 import type { NamespacePaths } from "./pod.ts";
-import type { ImageConfig } from "./ports.ts";
+import type { CdiEdits, ImageConfig } from "./ports.ts";
 import type { SandboxConfig } from "./sandbox-config.ts";
 
 /** Everything the OCI spec of a container depends on. All paths are as the auraed that runs the container sees them. */
 export interface OciSpecInput {
   readonly sandbox: SandboxConfig;
+  /** With what CDI devices add to it. */
   readonly container: ContainerConfig;
   readonly image: ImageConfig;
   /** As looked up in the container's own root filesystem. */
@@ -27,10 +28,12 @@ export interface OciSpecInput {
   readonly sourcesMapped: boolean;
   /** Volumes that the image declares, each with its seeded directory. */
   readonly imageVolumes: readonly { readonly containerPath: string; readonly sourcePath: string }[];
-  /** The container's devices, directories of them already expanded. */
+  /** The container's devices, those of CDI among them, directories already expanded. */
   readonly devices: readonly DeviceNode[];
   /** Every device node of the host's /dev; used only when the container is privileged. */
   readonly hostDevices: readonly DeviceNode[];
+  /** What CDI devices change beside environment, bind mounts, devices and groups; those are in the fields above. */
+  readonly cdi: CdiEdits | undefined;
   /** Text of the profile file; needed exactly when seccomp is of type `localhost`. */
   readonly seccompProfile: string | undefined;
   readonly host: HostFacts;

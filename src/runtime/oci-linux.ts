@@ -20,6 +20,7 @@ export function ociLinux(input: OciSpecInput, capabilities: readonly string[]): 
     ...(seccomp === undefined ? {} : { seccomp }),
     ...(security.privileged || security.maskedPaths.length === 0 ? {} : { maskedPaths: security.maskedPaths }),
     ...(security.privileged || security.readonlyPaths.length === 0 ? {} : { readonlyPaths: security.readonlyPaths }),
+    ...(input.cdi?.intelRdt === undefined ? {} : { intelRdt: input.cdi.intelRdt }),
   };
 }
 

@@ -1,5 +1,6 @@
 import { posix } from "node:path";
 
+import { cdiFileSystems } from "./cdi-edits.ts";
 import type { MountPropagation, MountRequest } from "./container-config.ts";
 import type { OciSpecInput } from "./oci-input.ts";
 import type { OciIdMapping, OciMount } from "./oci-types.ts";
@@ -10,7 +11,10 @@ import type { IdMapping } from "./sandbox-config.ts";
  * path, and one at /dev replaces everything we would put below it.
  */
 export function ociMounts(input: OciSpecInput): readonly OciMount[] {
-  const requested = input.container.mounts.map((mount, index) => requestedMount(mount, input, index));
+  const requested = [
+    ...input.container.mounts.map((mount, index) => requestedMount(mount, input, index)),
+    ...cdiFileSystems(input.cdi).map((mount) => ({ ...mount, destination: cleanPath(mount.destination) })),
+  ];
   const taken = new Set(requested.map(({ destination }) => destination));
   const volumes = input.imageVolumes.map(({ containerPath, sourcePath }) => bind(sourcePath, containerPath, ["rprivate", "rw"]));
   const kept = [...kernelMounts(input), ...podMounts(input), ...volumes].filter(
@@ -42,10 +46,12 @@ function requestedMount(mount: MountRequest, { mountSources, sourcesMapped }: Oc
   const sourcePath = mountSources[index];
   if (sourcePath === undefined) throw new TypeError(`mountSources has no entry for ${mount.containerPath}`);
   const options = [PROPAGATION_OPTIONS[mount.propagation], ACCESS_OPTIONS[mount.readonly], ...mount.options];
+  // An image is mounted where its container is: nobody has mapped it before.
+  const mapped = sourcesMapped && mount.source.type !== "image";
   return {
     ...bind(sourcePath, mount.containerPath, options),
-    ...(sourcesMapped || mount.uidMappings.length === 0 ? {} : { uidMappings: mount.uidMappings.map(ociIdMapping) }),
-    ...(sourcesMapped || mount.gidMappings.length === 0 ? {} : { gidMappings: mount.gidMappings.map(ociIdMapping) }),
+    ...(mapped || mount.uidMappings.length === 0 ? {} : { uidMappings: mount.uidMappings.map(ociIdMapping) }),
+    ...(mapped || mount.gidMappings.length === 0 ? {} : { gidMappings: mount.gidMappings.map(ociIdMapping) }),
   };
 }
 

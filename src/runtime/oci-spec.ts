@@ -1,4 +1,4 @@
-import { RuntimeError } from "./errors.ts";
+import { cdiHooks } from "./cdi-edits.ts";
 import type { OciSpecInput } from "./oci-input.ts";
 import { ociLinux } from "./oci-linux.ts";
 import { ociMounts } from "./oci-mounts.ts";
@@ -12,12 +12,7 @@ import type { OciSpec } from "./oci-types.ts";
  * Sysctls are missing on purpose: they belong to the pod's namespaces, which auraed sets up once.
  */
 export function buildOciSpec(input: OciSpecInput): OciSpec {
-  if (input.container.cdiDevices.length > 0) {
-    throw new RuntimeError(
-      { code: "ERR_NOT_BUILT", what: "CDI devices" },
-      "config.CDI_devices: CDI devices are not built yet: use devices",
-    );
-  }
+  const hooks = cdiHooks(input.cdi);
   const process = ociProcess(input);
   return {
     ociVersion: "1.2.0",
@@ -25,5 +20,6 @@ export function buildOciSpec(input: OciSpecInput): OciSpec {
     root: { path: input.rootfsPath, readonly: input.container.security.readonlyRootfs },
     mounts: ociMounts(input),
     linux: ociLinux(input, process.capabilities.bounding),
+    ...(hooks === undefined ? {} : { hooks }),
   };
 }

@@ -124,6 +124,7 @@ export function specInput(changes: InputChanges = {}): OciSpecInput {
     imageVolumes: [],
     devices: [],
     hostDevices: [],
+    cdi: undefined,
     seccompProfile: undefined,
     sourcesMapped: false,
     host: { ...hostFacts, ...changes.host },

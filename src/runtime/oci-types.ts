@@ -1,3 +1,5 @@
+import type { CdiIntelRdt } from "./ports.ts";
+
 /**
  * The part of the OCI runtime specification that we write; keys as `config.json` spells them. An absent key leaves the runtime's default.
  *
@@ -9,6 +11,18 @@ export interface OciSpec {
   readonly root: { readonly path: string; readonly readonly: boolean };
   readonly mounts: readonly OciMount[];
   readonly linux: OciLinux;
+  readonly hooks?: OciHooks;
+}
+
+/** Programs that the runtime runs, by the name of the moment: `createRuntime` and the like. */
+export type OciHooks = Readonly<Record<string, readonly OciHook[]>>;
+
+export interface OciHook {
+  readonly path: string;
+  readonly args: readonly string[];
+  readonly env: readonly string[];
+  /** Seconds. */
+  readonly timeout?: number;
 }
 
 export interface OciProcess {
@@ -66,6 +80,7 @@ export interface OciLinux {
   readonly seccomp?: OciSeccomp;
   readonly maskedPaths?: readonly string[];
   readonly readonlyPaths?: readonly string[];
+  readonly intelRdt?: CdiIntelRdt;
 }
 
 export interface OciNamespace {

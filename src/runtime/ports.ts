@@ -76,7 +76,7 @@ export interface Images {
   remove(reference: string): Promise<void>;
   fsUsage(): Promise<FilesystemUsage>;
   /**
-   * Mounts the layers of an image on the host, each once per node, on behalf of `owner` (a container id), and returns their
+   * Mounts the layers of an image on the host, each once per node, on behalf of `owner` (a container, or a volume of it), and returns their
    * directories, uppermost first. The same owner's second call answers like the first.
    */
   mountLayers(imageId: string, owner: string, options: { readonly signal: AbortSignal }): Promise<readonly string[]>;
@@ -86,6 +86,66 @@ export interface Images {
   releaseLayers(owner: string): Promise<void>;
   /** At start: the owners that exist, with their image. Mounts of others are taken down. */
   recoverMounts(owners: ReadonlyMap<string, string>): Promise<void>;
+}
+
+/** What giving CDI devices to a container changes in it. JSON-safe; paths are the host's. Where two parts set the same, the later one wins. */
+export interface CdiEdits {
+  /** `NAME=value`. */
+  readonly env: readonly string[];
+  readonly deviceNodes: readonly CdiDeviceNode[];
+  readonly mounts: readonly CdiMount[];
+  readonly hooks: readonly CdiHook[];
+  readonly additionalGids: readonly number[];
+  readonly intelRdt?: CdiIntelRdt;
+}
+
+export interface CdiDeviceNode {
+  readonly containerPath: string;
+  readonly hostPath: string;
+  readonly type: "b" | "c";
+  readonly major: number;
+  readonly minor: number;
+  /** Permission bits. */
+  readonly fileMode: number;
+  /** Some of r, w and m. */
+  readonly permissions: string;
+  /** Absent: the container's user. */
+  readonly uid?: number;
+  readonly gid?: number;
+}
+
+export interface CdiMount {
+  readonly hostPath: string;
+  readonly containerPath: string;
+  /** `bind`, or a file system that mount(8) knows. */
+  readonly type: string;
+  readonly options: readonly string[];
+}
+
+/** A program of the host that the OCI runtime runs. */
+export interface CdiHook {
+  readonly name: "prestart" | "createRuntime" | "createContainer" | "startContainer" | "poststart" | "poststop";
+  readonly path: string;
+  readonly args: readonly string[];
+  readonly env: readonly string[];
+  readonly timeoutSec?: number;
+}
+
+/** As the OCI runtime specification spells it. */
+export interface CdiIntelRdt {
+  readonly closID?: string | undefined;
+  readonly l3CacheSchema?: string | undefined;
+  readonly memBwSchema?: string | undefined;
+  readonly enableCMT?: boolean | undefined;
+  readonly enableMBM?: boolean | undefined;
+  readonly schemata?: readonly string[] | undefined;
+  readonly enableMonitoring?: boolean | undefined;
+}
+
+/** The cdi room. */
+export interface Cdi {
+  /** The edits of fully qualified devices together, everything in them looked up on this host; undefined for no device. */
+  resolve(names: readonly string[]): Promise<CdiEdits | undefined>;
 }
 
 export interface PortMapping {

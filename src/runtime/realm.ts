@@ -33,8 +33,10 @@ export interface Realm {
   device(request: DeviceRequest): Promise<readonly DeviceNode[]>;
   /** What a privileged container gets below /dev. */
   devices(): Promise<readonly DeviceNode[]>;
-  /** Makes the image's layers available to the container; their directories, uppermost first. */
-  mountLayers(container: Container, image: Image, wait: Wait): Promise<readonly string[]>;
+  /** Makes the image's layers available on behalf of `owner`; their directories, uppermost first. */
+  mountLayers(owner: string, image: Image, wait: Wait): Promise<readonly string[]>;
+  /** Where the image of `config.mounts[index]` is mounted before it is bound. */
+  imageVolumePath(container: Container, index: number): string;
   /** Makes the sources of the container's mounts available; their paths in the order of `config.mounts`. */
   mountSources(container: Container, wait: Wait): Promise<readonly string[]>;
   /** What must be on the host before auraed creates the container. */

@@ -5,6 +5,7 @@ import { joinSignals, withDeadline } from "../lib/abort.ts";
 import type { ContainerRecord } from "./container.ts";
 import { markLost } from "./exits.ts";
 import { containerFingerprint, containerName, podFingerprint, podName } from "./identity.ts";
+import { layerClaimsOf } from "./image-volumes.ts";
 import type { PodRecord, Sandbox } from "./pod.ts";
 import { discard, remove as removeContainer } from "./remove-container.ts";
 import { Container, Pod, podRootDir, podStateDir, type Runtime } from "./runtime.ts";
@@ -30,7 +31,7 @@ const RECOVERY_TIMEOUT_MS = 120_000;
  */
 export async function recover(runtime: Runtime, records: Records): Promise<void> {
   load(runtime, records);
-  await runtime.images.recoverMounts(new Map([...runtime.containers.values()].map(({ id, record }) => [id, record.imageId])));
+  await runtime.images.recoverMounts(new Map([...runtime.containers.values()].flatMap(({ record }) => layerClaimsOf(record))));
   const signal = AbortSignal.timeout(RECOVERY_TIMEOUT_MS);
   await Promise.all(
     [...runtime.pods.values()].map((pod) =>

@@ -1,4 +1,5 @@
 import { PodServiceService } from "../../api/gen/aurae/pod/v0/pod.ts";
+import { layerClaimsOf } from "./image-volumes.ts";
 import { findContainer } from "./lookup.ts";
 import { sandboxOf } from "./pod.ts";
 import { realmOf } from "./realm.ts";
@@ -27,7 +28,7 @@ export async function remove(runtime: Runtime, container: Container, options: { 
 /** Gives back what a container that no auraed knows any more holds on the node, then its record and its name. */
 export async function discard(runtime: Runtime, container: Container, options: { readonly signal: AbortSignal }): Promise<void> {
   const { rootDir, stateDir } = runtime.options;
-  await runtime.images.releaseLayers(container.id);
+  for (const [owner] of layerClaimsOf(container.record)) await runtime.images.releaseLayers(owner);
   await runtime.host.removeTree(bundleDir(runtime.options, container.id), options);
   await runtime.host.removeTree(containerStateDir(stateDir, container.record), options);
   await runtime.host.removeTree(containerScratchDir(rootDir, container.record), options);

@@ -13,7 +13,7 @@ import type { HostFacts } from "./oci-input.ts";
 import type { PlacementPolicy } from "./placement.ts";
 import type { PodEvent, PodRecord } from "./pod.ts";
 import { nextPodState } from "./pod.ts";
-import type { Images, Metrics, Network, PodHistory, PodHost, Store, Virtualization, Vmm } from "./ports.ts";
+import type { Cdi, Images, Metrics, Network, PodHistory, PodHost, Store, Virtualization, Vmm } from "./ports.ts";
 import type { Refusals } from "./refusals.ts";
 import type { Rates } from "./stats.ts";
 import type { UserNamespaceSupport } from "./user-namespace.ts";
@@ -40,6 +40,7 @@ export interface Runtime {
   readonly log: Log;
   readonly store: Store;
   readonly images: Images;
+  readonly cdi: Cdi;
   readonly network: Network;
   readonly host: PodHost;
   readonly virtualization: Virtualization;

@@ -2,6 +2,7 @@ import { PodServiceService } from "../../api/gen/aurae/pod/v0/pod.ts";
 import { messageOf } from "../lib/coded-error.ts";
 import { failpoint } from "../lib/failpoint.ts";
 import { nowNs } from "../lib/time.ts";
+import { checkTarget } from "./container-spec.ts";
 import { wrongState } from "./errors.ts";
 import { getContainer, readySandbox } from "./lookup.ts";
 import type { Container, Runtime } from "./runtime.ts";
@@ -25,6 +26,8 @@ async function start(runtime: Runtime, container: Container, requestId: string):
   readySandbox(container.pod);
   const { phase } = container.record.state;
   if (phase !== "created") throw wrongState("container", container.id, phase, "only a CREATED container can be started");
+  // It was looked at when this one was created, and may have ended since.
+  checkTarget(container);
   failpoint("runtime.container.start.before");
   try {
     // Not the caller's signal: a start that was begun is finished, so that its outcome is known.

@@ -35,7 +35,7 @@ export async function startMicrovm(runtime: Runtime, pod: Pod, wait: Wait): Prom
   const plan = runtime.vmm.plan(pod.record.config);
   const uid = vmUid(pod.id);
   // Both to their end: what is undone must not be under way still.
-  const [network] = await bothOrNeither(
+  const [network, vmmPid] = await bothOrNeither(
     podPhase(runtime, pod, "network", () => attachNetwork(runtime, pod, namespaces.network, wait)),
     boot(
       runtime,
@@ -53,7 +53,7 @@ export async function startMicrovm(runtime: Runtime, pod: Pod, wait: Wait): Prom
   const { interface: nic } = await podPhase(runtime, pod, "guest-network", () => pod.agent.call(VmServiceService.attachNetwork, {}, wait));
   const answer = await podPhase(runtime, pod, "guest-setup", () => configure(runtime, pod, { network, nic }, wait));
   failpoint("runtime.vm.configured.after");
-  return { auraed, namespaces, network, guest: guestOf(answer, { size: plan.size, uid, arch: runtime.options.hostFacts.arch }) };
+  return { auraed, namespaces, network, guest: guestOf(answer, { size: plan.size, uid, vmmPid, arch: runtime.options.hostFacts.arch }) };
 }
 
 /** On the host a microVM has a network namespace, and a user namespace for its volumes' ids: the rest of the pod is in the guest. */
@@ -76,18 +76,20 @@ async function createNamespaces(runtime: Runtime, pod: Pod, wait: Wait): Promise
   return { network: networkPath, ipc: "", uts: "", pid: "", user: userPath };
 }
 
+/** Answers QEMU's process id. */
 async function boot(
   runtime: Runtime,
   pod: Pod,
   request: Parameters<typeof VmServiceService.startVm.requestSerialize>[0],
   wait: Wait,
-): Promise<void> {
+): Promise<number> {
   using _turn = await podPhase(runtime, pod, "vm-turn", () => runtime.boots.take(wait.signal));
-  await podPhase(runtime, pod, "vm-start", () => pod.agent.call(VmServiceService.startVm, request, wait));
+  const { pid } = await podPhase(runtime, pod, "vm-start", () => pod.agent.call(VmServiceService.startVm, request, wait));
   failpoint("runtime.vm.started.after");
   using scope = withDeadline(BOOT_TIMEOUT_MS, wait.signal);
   try {
     await podPhase(runtime, pod, "guest-boot", () => greet(pod, { ...wait, signal: scope.signal }));
+    return pid;
   } catch (error) {
     wait.signal.throwIfAborted();
     throw await explainVm(pod, error, wait);

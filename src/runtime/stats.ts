@@ -4,6 +4,7 @@ import {
   PodServiceService,
 } from "../../api/gen/aurae/pod/v0/pod.ts";
 import { withDeadline } from "../lib/abort.ts";
+import { mapLimit } from "../lib/map-limit.ts";
 import type { Container, Pod, Runtime } from "./runtime.ts";
 
 /** One container's figures; `usageNanoCores` is undefined until there are two samples to compare. */
@@ -20,9 +21,15 @@ export interface PodSample {
   readonly containers: readonly ContainerSample[];
 }
 
+export interface SampleOptions {
+  readonly signal: AbortSignal;
+  /** With what takes a look at every process. */
+  readonly detailed?: boolean;
+}
+
 /** Samples a READY pod and the containers of it that have a cgroup. */
-export async function samplePod(runtime: Runtime, pod: Pod, options: { readonly signal: AbortSignal }): Promise<PodSample | undefined> {
-  const answer = await pod.agent.call(PodServiceService.stats, { containerIds: [] }, options);
+export async function samplePod(runtime: Runtime, pod: Pod, options: SampleOptions): Promise<PodSample | undefined> {
+  const answer = await pod.agent.call(PodServiceService.stats, { containerIds: [], detailed: options.detailed ?? false }, options);
   if (answer.pod === undefined) return undefined;
   const containers = answer.containers.flatMap((stats) => {
     const container = pod.containers.get(stats.containerId);
@@ -34,25 +41,22 @@ export async function samplePod(runtime: Runtime, pod: Pod, options: { readonly 
 /** Of a list: a guest that hangs must not keep the figures of the others from whoever asked. */
 const SAMPLE_TIMEOUT_MS = 5_000;
 
+/** Pods asked at a time: those that hang leave room for the others. */
+const MAX_SAMPLES_AT_ONCE = 64;
+
 /** The same for several pods; one that is not READY, fails, hangs or vanishes is left out. */
-export async function samplePods(
-  runtime: Runtime,
-  pods: readonly Pod[],
-  options: { readonly signal: AbortSignal },
-): Promise<readonly PodSample[]> {
+export async function samplePods(runtime: Runtime, pods: readonly Pod[], options: SampleOptions): Promise<readonly PodSample[]> {
   const ready = pods.filter(({ record }) => record.state.phase === "ready");
-  const samples = await Promise.all(
-    ready.map(async (pod) => {
-      using scope = withDeadline(SAMPLE_TIMEOUT_MS, options.signal);
-      try {
-        return await samplePod(runtime, pod, scope);
-      } catch (error) {
-        options.signal.throwIfAborted();
-        runtime.log.warn("no stats from a pod", { podId: pod.id }, error);
-        return undefined;
-      }
-    }),
-  );
+  const samples = await mapLimit(ready, MAX_SAMPLES_AT_ONCE, async (pod) => {
+    using scope = withDeadline(SAMPLE_TIMEOUT_MS, options.signal);
+    try {
+      return await samplePod(runtime, pod, { ...options, signal: scope.signal });
+    } catch (error) {
+      options.signal.throwIfAborted();
+      runtime.log.warn("no stats from a pod", { podId: pod.id }, error);
+      return undefined;
+    }
+  });
   return samples.filter((sample) => sample !== undefined);
 }
 
@@ -76,7 +80,7 @@ async function sampleSome(
   if (pod.record.state.phase !== "ready") return [];
   using scope = withDeadline(SAMPLE_TIMEOUT_MS, options.signal);
   try {
-    const answer = await pod.agent.call(PodServiceService.stats, { containerIds: wanted.map(({ id }) => id) }, scope);
+    const answer = await pod.agent.call(PodServiceService.stats, { containerIds: wanted.map(({ id }) => id), detailed: false }, scope);
     return answer.containers.flatMap((stats) => {
       const container = pod.containers.get(stats.containerId);
       return container === undefined ? [] : [sampleOf(runtime, container, stats)];

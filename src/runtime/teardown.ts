@@ -3,6 +3,7 @@ import { SupervisorServiceService } from "../../api/gen/aurae/supervisor/v0/supe
 import { withDeadline } from "../lib/abort.ts";
 import { ownedCgroups } from "./cgroup.ts";
 import { applyShutdownExits, CONTAINER_KILL_TIMEOUT_MS, markLost, waitExited } from "./exits.ts";
+import { layerClaimsOf } from "./image-volumes.ts";
 import { sandboxOf } from "./pod.ts";
 import { type Pod, podRootDir, podStateDir, type Runtime } from "./runtime.ts";
 import { forgetPod, savePod } from "./save.ts";
@@ -109,5 +110,7 @@ async function shutDown(runtime: Runtime, pod: Pod, { signal }: { readonly signa
 const SHUTDOWN_TIMEOUT_MS = 20_000;
 
 async function releaseLayers(runtime: Runtime, pod: Pod): Promise<void> {
-  for (const id of pod.containers.keys()) await runtime.images.releaseLayers(id);
+  for (const { record } of pod.containers.values()) {
+    for (const [owner] of layerClaimsOf(record)) await runtime.images.releaseLayers(owner);
+  }
 }

@@ -20,7 +20,7 @@ export type PodPhase =
   | "guest-setup";
 
 /** The steps of a container's start. */
-export type ContainerPhase = "image-mount" | "expose-layers" | "volumes" | "prepare" | "create" | "start";
+export type ContainerPhase = "image-mount" | "expose-layers" | "volumes" | "prepare" | "image-volumes" | "create" | "start";
 
 export type PhaseName = PodPhase | ContainerPhase;
 

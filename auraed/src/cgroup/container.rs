@@ -31,6 +31,12 @@ impl ContainerCgroup {
         v1.or_else(|| self.directories.iter().find(|_| self.is_unified())).map(|(_, path)| path.as_path())
     }
 
+    /// `RESOURCE.pressure` of v2, which a hybrid host may have too: it needs no controller.
+    pub fn pressure(&self, resource: &str) -> Option<String> {
+        let (_, directory) = self.directories.iter().find(|(hierarchy, _)| hierarchy.is_v2())?;
+        fs::read_to_string(directory.join(format!("{resource}.pressure"))).ok()
+    }
+
     /// True when v2 is all there is.
     pub fn is_unified(&self) -> bool {
         self.directories.iter().all(|(hierarchy, _)| hierarchy.kind == HierarchyKind::V2)
@@ -83,9 +89,14 @@ impl ContainerCgroup {
     }
 }
 
-/// The value of `key` in a file of `KEY VALUE` lines; 0 when it is not there.
+/// The value of `key` in a file of `KEY VALUE` lines.
+pub(crate) fn figure(text: &str, key: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+/// The same; 0 when it is not there.
 pub(crate) fn counter(text: &str, key: &str) -> u64 {
-    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok()).unwrap_or(0)
+    figure(text, key).unwrap_or(0)
 }
 
 #[cfg(test)]

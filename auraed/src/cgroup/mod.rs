@@ -3,6 +3,7 @@
 //! On a hybrid host controllers live in v1 hierarchies and the v2 tree is there too; a process is in one cgroup of each.
 
 pub mod container;
+pub mod detail;
 pub mod group;
 pub mod leaf;
 pub mod procs;

@@ -15,6 +15,8 @@ pub enum GuestError {
     OtherConfiguration,
     #[error("the guest has no {what}")]
     Missing { what: String },
+    #[error("{used} bytes of memory are in use, more than {wanted} would allow")]
+    InUse { used: u64, wanted: u64 },
     #[error("the guest is ending")]
     Ending,
     #[error("could not {action}: {source}")]

@@ -10,6 +10,7 @@ use super::configure::{self, Configuration};
 use super::errors::GuestError;
 use super::facts::Facts;
 use super::layers::{self, Layer};
+use super::limits::{self, Limits};
 use super::volumes;
 use crate::cgroup::container::ContainerCgroup;
 use crate::pod::sandbox::{Pins, Sandbox};
@@ -30,6 +31,7 @@ pub struct Configured {
 enum Request {
     Configure(Box<Configuration>, Reply<Configured>),
     MountLayers(Vec<Layer>, Reply<Vec<PathBuf>>),
+    LimitPod(Limits, Reply<()>),
 }
 
 /// The guest as the service sees it. Cheap to clone.
@@ -54,6 +56,11 @@ impl Guest {
         self.ask(|reply| Request::MountLayers(layers, reply)).await
     }
 
+    /// Bounds what the pod's containers may use together.
+    pub async fn limit_pod(&self, limits: Limits) -> Result<(), GuestError> {
+        self.ask(|reply| Request::LimitPod(limits, reply)).await
+    }
+
     async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, GuestError> {
         let (reply, answer) = oneshot::channel();
         self.0.send(request(reply)).await.map_err(|_| GuestError::Ending)?;
@@ -76,6 +83,7 @@ impl Task {
             match request {
                 Request::Configure(configuration, reply) => drop(reply.send(self.configure(*configuration).await)),
                 Request::MountLayers(layers, reply) => drop(reply.send(self.mount_layers(layers).await)),
+                Request::LimitPod(limits, reply) => drop(reply.send(self.limit_pod(limits))),
             }
         }
     }
@@ -96,6 +104,12 @@ impl Task {
         let configured = Configured { pins: sandbox.pins.clone(), facts: Facts::read()? };
         self.configured = Some((wanted, sandbox, configured.clone()));
         Ok(configured)
+    }
+
+    fn limit_pod(&self, limits: Limits) -> Result<(), GuestError> {
+        let place = self.pod.place();
+        let cgroup = place.cgroup.as_ref().and_then(ContainerCgroup::process_directory);
+        limits::apply(cgroup.ok_or(GuestError::Missing { what: "the pod: Configure comes first".to_owned() })?, limits)
     }
 
     async fn mount_layers(&mut self, wanted: Vec<Layer>) -> Result<Vec<PathBuf>, GuestError> {

@@ -16,6 +16,7 @@ pub mod facts;
 pub mod guest;
 mod initial_root;
 pub mod layers;
+pub mod limits;
 pub mod modprobe;
 mod modules;
 pub mod network;

@@ -33,7 +33,7 @@ use crate::io::stdin::Stdin;
 use crate::io::stdio::{self, AsyncStream, Streams};
 use crate::io::terminal::ConsoleSocket;
 use crate::io::timestamp::now_ns;
-use crate::rootfs;
+use crate::rootfs::{self, image};
 
 /// How long output may still come after the container's last process was killed: somebody else may hold the pipe.
 const OUTPUT_DRAIN: Duration = Duration::from_secs(1);
@@ -76,6 +76,7 @@ pub struct Live {
 
 pub enum Request {
     Prepare(Box<rootfs::Request>, Reply<rootfs::Prepared>),
+    MountImage(Box<image::Request>, Reply<()>),
     Create(Box<CreateSpec>, Reply<i32>),
     Start(Reply<i64>),
     Signal {
@@ -111,6 +112,8 @@ pub struct Container {
     view: View,
     state: State,
     rootfs: Option<(rootfs::Request, rootfs::Prepared)>,
+    /// Where images are mounted that are its volumes.
+    images: Vec<PathBuf>,
     bundle: Option<PathBuf>,
     cgroup: Option<ContainerCgroup>,
 }
@@ -120,7 +123,7 @@ impl Container {
     pub fn start(shared: Arc<Shared>, id: &str) -> mpsc::Sender<Request> {
         let (sender, receiver) = mpsc::channel(16);
         let view = View { id: id.to_owned(), phase: Phase::Prepared, pid: 0, created_at_ns: 0, started_at_ns: 0, exit: None };
-        let container = Self { shared, view, state: State::Prepared, rootfs: None, bundle: None, cgroup: None };
+        let container = Self { shared, view, state: State::Prepared, rootfs: None, images: Vec::new(), bundle: None, cgroup: None };
         tokio::spawn(container.run(receiver));
         sender
     }
@@ -152,6 +155,7 @@ impl Container {
     async fn serve(&mut self, request: Request) {
         match request {
             Request::Prepare(request, reply) => drop(reply.send(self.prepare(*request).await)),
+            Request::MountImage(request, reply) => drop(reply.send(self.mount_image(*request).await)),
             Request::Create(spec, reply) => drop(reply.send(self.create(*spec).await)),
             Request::Start(reply) => drop(reply.send(self.start_process().await)),
             Request::Signal { signal, all, reply } => drop(reply.send(self.signal(signal, all).await)),
@@ -172,6 +176,17 @@ impl Container {
         self.rootfs = Some((request, prepared.clone()));
         self.shared.journal.set(&self.view.id, Some(self.view.clone()));
         Ok(prepared)
+    }
+
+    async fn mount_image(&mut self, request: image::Request) -> Result<(), PodError> {
+        if self.rootfs.is_none() || !matches!(self.state, State::Prepared) {
+            return Err(self.wrong_phase("prepared"));
+        }
+        let path = blocking(move || image::mount(&request)).await??;
+        if !self.images.contains(&path) {
+            self.images.push(path);
+        }
+        Ok(())
     }
 
     async fn create(&mut self, spec: CreateSpec) -> Result<i32, PodError> {
@@ -363,6 +378,10 @@ impl Container {
             exit = self.view.exit;
         }
         self.delete_from_runtime().await?;
+        while let Some(path) = self.images.last().cloned() {
+            blocking(move || image::unmount(&path)).await??;
+            self.images.pop();
+        }
         if let Some((request, _)) = &self.rootfs {
             let request = request.clone();
             blocking(move || rootfs::release(&request)).await??;

@@ -21,6 +21,7 @@ mod namespaces;
 pub mod network;
 pub mod oci;
 pub mod port_forward;
+pub mod processes;
 pub mod reaper;
 pub mod sandbox;
 pub mod session;

@@ -31,7 +31,7 @@ pub struct Interface {
     pub tx_dropped: u64,
 }
 
-/// Every interface of the namespace but the loopback.
+/// Every interface of the namespace but the loopback, and those that the kernel makes in each one and nobody has used.
 pub async fn interfaces(namespace: PathBuf) -> io::Result<Vec<Interface>> {
     let text = inside(Some(namespace), || fs::read_to_string("/proc/thread-self/net/dev")).await?;
     Ok(parse_interfaces(&text))
@@ -78,8 +78,15 @@ fn parse_interfaces(text: &str) -> Vec<Interface> {
             let name = name.trim().to_owned();
             Some(Interface { name, rx_bytes, rx_packets, rx_errors, rx_dropped, tx_bytes, tx_packets, tx_errors, tx_dropped })
         })
-        .filter(|interface| interface.name != "lo")
+        .filter(|interface| interface.name != "lo" && !is_unused_fallback(interface))
         .collect()
+}
+
+/// The kernel's own device of each kind of tunnel: it is in every network namespace once the kind is known to the kernel.
+const FALLBACK_TUNNELS: [&str; 9] = ["tunl0", "sit0", "gre0", "gretap0", "erspan0", "ip6tnl0", "ip6gre0", "ip_vti0", "ip6_vti0"];
+
+fn is_unused_fallback(interface: &Interface) -> bool {
+    FALLBACK_TUNNELS.contains(&interface.name.as_str()) && *interface == Interface { name: interface.name.clone(), ..Interface::default() }
 }
 
 #[cfg(test)]
@@ -87,11 +94,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn interfaces_without_the_loopback() {
+    fn interfaces_without_the_loopback_and_tunnels_of_nobody() {
         let text = "\
 Inter-|   Receive                                                |  Transmit
  face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
     lo:     100       1    0    0    0     0          0         0      100       1    0    0    0     0       0          0
+  sit0:       0       0    0    0    0     0          0         0        0       0    0    0    0     0       0          0
+ tunl0:     100       1    0    0    0     0          0         0        0       0    0    0    0     0       0          0
   eth0:    1500      10    1    2    0     0          0         0     2500      20    3    4    0     0       0          0
 ";
         let expected = Interface {
@@ -105,6 +114,7 @@ Inter-|   Receive                                                |  Transmit
             tx_errors: 3,
             tx_dropped: 4,
         };
-        assert_eq!(parse_interfaces(text), [expected]);
+        let used = Interface { name: "tunl0".to_owned(), rx_bytes: 100, rx_packets: 1, ..Interface::default() };
+        assert_eq!(parse_interfaces(text), [used, expected]);
     }
 }

@@ -23,6 +23,39 @@ pub struct Usage {
     pub inodes: u64,
 }
 
+/// A writable layer and the file system that it lies on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Layer {
+    pub usage: Usage,
+    pub capacity_bytes: u64,
+    /// 0: the file system does not count them.
+    pub inodes_total: u64,
+    pub inodes_free: u64,
+    /// As in /dev; empty when the file system has none of its own.
+    pub device: String,
+}
+
+/// With a count that is not too old.
+pub async fn layer(usage: &CachedUsage, upper: PathBuf) -> Layer {
+    let usage = usage.get(upper.clone()).await;
+    let Ok(stat) = rustix::fs::statvfs(&upper) else { return Layer { usage, ..Layer::default() } };
+    Layer {
+        usage,
+        capacity_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
+        inodes_total: stat.f_files,
+        inodes_free: stat.f_ffree,
+        device: rustix::fs::stat(&upper)
+            .map(|stat| device_name(rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev)))
+            .unwrap_or_default(),
+    }
+}
+
+/// The name of a block device as in /dev; empty when the kernel has none for it.
+pub fn device_name(major: u32, minor: u32) -> String {
+    let link = std::fs::read_link(format!("/sys/dev/block/{major}:{minor}")).unwrap_or_default();
+    link.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
 /// The last count of one writable layer. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct CachedUsage(Arc<Mutex<Option<(Instant, Usage)>>>);

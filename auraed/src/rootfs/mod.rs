@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use crate::api::pod::v0::{self as api, ResolvedUser};
 use crate::idmap::UserNamespace;
 
+pub mod image;
 pub mod overlay;
 pub mod root;
 mod user;

@@ -36,23 +36,36 @@ pub fn mount(lowers: &[PathBuf], scratch: &Path, target: &Path, users: Option<&U
     for dir in [scratch, target, &work] {
         fs::create_dir_all(dir).map_err(|error| RootfsError::io(format!("make {}", dir.display()), error))?;
     }
-    let fail = |error: io::Error| RootfsError::io(format!("mount the overlay at {}", target.display()), error);
     let opened = match users {
-        None => lowers.iter().map(|path| open_dir(path)).collect::<Result<Vec<_>, _>>()?,
+        None => open_all(lowers)?,
         Some(users) => map_layers(lowers, users)?,
     };
     make_upper(&upper, &opened)?;
-    let mounted = match users {
-        None => match new_mount(lowers, &upper, &work) {
-            // Before Linux 6.5 there is no `lowerdir+`.
-            Err(Errno::INVAL | Errno::NOSYS) => return old_mount(&opened, &upper, &work, target),
-            other => other.map_err(io::Error::from),
-        },
-        Some(_) => namespace::in_private_mounts(|| {
-            // Over the layers themselves: the overlay finds them by the same names. The kernel takes only attached mounts.
-            opened.iter().zip(lowers).try_for_each(|(tree, path)| mounts::attach(tree.as_fd(), path))?;
-            Ok(new_mount(lowers, &upper, &work)?)
-        }),
+    let writable = Some((upper.as_path(), work.as_path()));
+    if users.is_none() {
+        return attach(lowers, &opened, writable, target);
+    }
+    let fail = |error: io::Error| RootfsError::io(format!("mount the overlay at {}", target.display()), error);
+    let mounted = namespace::in_private_mounts(|| {
+        // Over the layers themselves: the overlay finds them by the same names. The kernel takes only attached mounts.
+        opened.iter().zip(lowers).try_for_each(|(tree, path)| mounts::attach(tree.as_fd(), path))?;
+        Ok(new_mount(lowers, writable)?)
+    });
+    mounts::attach(mounted.map_err(fail)?.as_fd(), target).map_err(fail)
+}
+
+/// Mounts `lowers` (uppermost first, at least two) at the directory `target`, read-only and without device nodes.
+pub fn mount_read_only(lowers: &[PathBuf], target: &Path) -> Result<(), RootfsError> {
+    attach(lowers, &open_all(lowers)?, None, target)
+}
+
+/// `opened`: `lowers`, for a kernel that is not given them by name. `writable`: the upper directory and the work directory.
+fn attach(lowers: &[PathBuf], opened: &[OwnedFd], writable: Option<(&Path, &Path)>, target: &Path) -> Result<(), RootfsError> {
+    let fail = |error: io::Error| RootfsError::io(format!("mount the overlay at {}", target.display()), error);
+    let mounted = match new_mount(lowers, writable) {
+        // Before Linux 6.5 there is no `lowerdir+`.
+        Err(Errno::INVAL | Errno::NOSYS) => return old_mount(opened, writable, target),
+        other => other.map_err(io::Error::from),
     };
     mounts::attach(mounted.map_err(fail)?.as_fd(), target).map_err(fail)
 }
@@ -101,16 +114,21 @@ fn open_dir(path: &Path) -> Result<OwnedFd, RootfsError> {
         .map_err(|error| RootfsError::io(format!("lower_paths {}", path.display()), error))
 }
 
+fn open_all(lowers: &[PathBuf]) -> Result<Vec<OwnedFd>, RootfsError> {
+    lowers.iter().map(|path| open_dir(path)).collect()
+}
+
 fn by_descriptor(fd: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
 /// One option a layer: their number is not bound by the length of an option string.
-fn new_mount(lowers: &[PathBuf], upper: &Path, work: &Path) -> Result<OwnedFd, Errno> {
+fn new_mount(lowers: &[PathBuf], writable: Option<(&Path, &Path)>) -> Result<OwnedFd, Errno> {
     let fs = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     rustix::mount::fsconfig_set_string(fs.as_fd(), "source", "overlay")?;
     let layers = lowers.iter().map(|path| ("lowerdir+", path.as_path()));
-    for (option, path) in layers.chain([("upperdir", upper), ("workdir", work)]) {
+    let own = writable.map(|(upper, work)| [("upperdir", upper), ("workdir", work)]);
+    for (option, path) in layers.chain(own.into_iter().flatten()) {
         // The path is what an operator sees in the mount table; one that is too long is given by descriptor.
         match path.to_str() {
             Some(text) if text.len() < FSCONFIG_MAX => rustix::mount::fsconfig_set_string(fs.as_fd(), option, text)?,
@@ -121,14 +139,24 @@ fn new_mount(lowers: &[PathBuf], upper: &Path, work: &Path) -> Result<OwnedFd, E
         }
     }
     rustix::mount::fsconfig_create(fs.as_fd())?;
-    rustix::mount::fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+    let attributes = match writable {
+        Some(_) => MountAttrFlags::empty(),
+        None => MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV,
+    };
+    rustix::mount::fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
 /// The mount call takes one page of options: descriptors keep each layer at some 18 bytes.
-fn old_mount(opened: &[OwnedFd], upper: &Path, work: &Path, target: &Path) -> Result<(), RootfsError> {
-    let (upper, work) = (open_dir(upper)?, open_dir(work)?);
+fn old_mount(opened: &[OwnedFd], writable: Option<(&Path, &Path)>, target: &Path) -> Result<(), RootfsError> {
+    use nix::mount::MsFlags;
     let lower = opened.iter().map(by_descriptor).collect::<Vec<_>>().join(":");
-    let options = format!("lowerdir={lower},upperdir={},workdir={}", by_descriptor(&upper), by_descriptor(&work));
-    nix::mount::mount(Some("overlay"), target, Some("overlay"), nix::mount::MsFlags::empty(), Some(options.as_str()))
+    let kept = writable.map(|(upper, work)| Ok::<_, RootfsError>((open_dir(upper)?, open_dir(work)?))).transpose()?;
+    let (options, flags) = match &kept {
+        Some((upper, work)) => {
+            (format!("lowerdir={lower},upperdir={},workdir={}", by_descriptor(upper), by_descriptor(work)), MsFlags::empty())
+        }
+        None => (format!("lowerdir={lower}"), MsFlags::MS_RDONLY | MsFlags::MS_NODEV),
+    };
+    nix::mount::mount(Some("overlay"), target, Some("overlay"), flags, Some(options.as_str()))
         .map_err(|error| RootfsError::io(format!("mount the overlay at {}", target.display()), error))
 }

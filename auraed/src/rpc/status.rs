@@ -87,7 +87,7 @@ fn guest_code(error: &GuestError) -> Code {
     match error {
         GuestError::Invalid { .. } => Code::InvalidArgument,
         GuestError::OtherConfiguration => Code::AlreadyExists,
-        GuestError::Missing { .. } => Code::FailedPrecondition,
+        GuestError::Missing { .. } | GuestError::InUse { .. } => Code::FailedPrecondition,
         GuestError::Ending => Code::Unavailable,
         GuestError::Sandbox(error) => sandbox_code(error),
         GuestError::Io { .. } | GuestError::Network { .. } | GuestError::Volumes(_) => Code::Internal,

@@ -72,6 +72,12 @@ pub fn restrict(tree: BorrowedFd<'_>, access: Access) -> io::Result<()> {
     set_attributes(tree, &MountAttributes { set: u64::from(set.bits()), clear: 0, propagation: libc::MS_PRIVATE, user_namespace: 0 })
 }
 
+/// Every mount of a detached tree: read-only, no device nodes, no mounts propagated into it. Programs run as ever.
+pub fn freeze(tree: BorrowedFd<'_>) -> io::Result<()> {
+    let set = MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_RDONLY;
+    set_attributes(tree, &MountAttributes { set: u64::from(set.bits()), clear: 0, propagation: libc::MS_PRIVATE, user_namespace: 0 })
+}
+
 /// Every mount of a detached tree: the owners of its files are those that the user namespace makes of them. `Unsupported` when a file
 /// system of the tree does not allow that.
 pub fn map_ids(tree: BorrowedFd<'_>, user_namespace: BorrowedFd<'_>) -> io::Result<()> {

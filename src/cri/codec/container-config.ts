@@ -2,7 +2,6 @@ import { posix } from "node:path";
 
 import {
   type Capability,
-  type CDIDevice,
   type ContainerConfig as CriContainerConfig,
   MountPropagation as CriPropagation,
   type KeyValue,
@@ -55,7 +54,7 @@ export function decodeContainerConfig(message: CriContainerConfig | undefined): 
       hostPath: absolutePath(device.hostPath, `config.devices[${index}].host_path`),
       permissions: decodePermissions(device.permissions, `config.devices[${index}].permissions`),
     })),
-    cdiDevices: config.CDIDevices.map(decodeCdiDevice),
+    cdiDevices: decodeCdiDevices(config),
     labels: sortedMap(config.labels),
     annotations: sortedMap(config.annotations),
     logPath: decodeLogPath(config.logPath),
@@ -127,6 +126,8 @@ function decodeSource(mount: Mount, field: string): MountSource {
   }
   if (mount.hostPath !== "") throw new InvalidArgumentError(`${field}.host_path`, "must be empty when image is set");
   if (!mount.readonly) throw new InvalidArgumentError(`${field}.readonly`, "must be set: an image volume cannot be written");
+  if (mount.propagation !== CriPropagation.PROPAGATION_PRIVATE)
+    throw new InvalidArgumentError(`${field}.propagation`, "must be PROPAGATION_PRIVATE with image: nothing is mounted below an image");
   const subPath = mount.imageSubPath;
   if (subPath.startsWith("/") || subPath.includes("\0") || subPath.split("/").includes("..")) {
     throw new InvalidArgumentError(`${field}.image_sub_path`, `must be a relative path without '..', is ${JSON.stringify(subPath)}`);
@@ -139,13 +140,22 @@ function decodeContainerPath(path: string, field: string): string {
   throw new InvalidArgumentError(field, "must not be the root of the container: mount below it");
 }
 
-/** `vendor/class=device`, as the CDI specification has it. */
-function decodeCdiDevice({ name }: CDIDevice, index: number): string {
-  if (/^[A-Za-z][\w.-]*\/[A-Za-z][\w-]*=[A-Za-z0-9][\w.:-]*$/.test(name)) return name;
-  throw new InvalidArgumentError(
-    `config.CDI_devices[${index}].name`,
-    `must be of the form vendor/class=device, is ${JSON.stringify(name)}`,
+/** Device plugins from before the field give names, separated by commas, in annotations with this prefix. */
+const CDI_ANNOTATION = "cdi.k8s.io/";
+
+/** Each device once. */
+function decodeCdiDevices({ CDIDevices, annotations }: CriContainerConfig): readonly string[] {
+  const annotated = Object.entries(sortedMap(annotations)).flatMap(([key, value]) =>
+    key.startsWith(CDI_ANNOTATION) ? value.split(",").map((name) => cdiDevice(name, `config.annotations[${JSON.stringify(key)}]`)) : [],
   );
+  const named = CDIDevices.map(({ name }, index) => cdiDevice(name, `config.CDI_devices[${index}].name`));
+  return [...new Set([...named, ...annotated])];
+}
+
+/** `vendor/class=device`, as the CDI specification has it. */
+function cdiDevice(name: string, field: string): string {
+  if (/^[A-Za-z][\w.-]*\/[A-Za-z][\w-]*=[A-Za-z0-9][\w.:-]*$/.test(name)) return name;
+  throw new InvalidArgumentError(field, `must be of the form vendor/class=device, is ${JSON.stringify(name)}`);
 }
 
 function decodePermissions(permissions: string, field: string): string {

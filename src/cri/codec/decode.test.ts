@@ -178,10 +178,12 @@ describe("a container", () => {
       ],
       mounts: [
         { containerPath: "/a", hostPath: "/h", readonly: true, recursiveReadOnly: true, mountOptions: ["noexec"] },
-        { containerPath: "/b", readonly: true, image: { image: "sha256:2" }, imageSubPath: "x/y", propagation: 1 },
+        { containerPath: "/b", readonly: true, image: { image: "sha256:2" }, imageSubPath: "x/y" },
+        { containerPath: "/c", hostPath: "/h", propagation: 1 },
       ],
       devices: [{ hostPath: "/dev/fuse" }],
       CDIDevices: [{ name: "vendor.example/class=gpu0" }],
+      annotations: { "cdi.k8s.io/plugin_1": "vendor.example/class=gpu0,vendor.example/class=gpu1", "other/cdi.k8s.io": "no" },
       stopSignal: Signal.SIGNAL_SIGRTMINPLUS2,
     });
     assert.deepEqual(JSON.parse(JSON.stringify(config)), stripUndefined(config));
@@ -193,10 +195,12 @@ describe("a container", () => {
       config.mounts.map(({ source, readonly, propagation }) => [source, readonly, propagation]),
       [
         [{ type: "host", path: "/h" }, "recursive", "private"],
-        [{ type: "image", image: "sha256:2", subPath: "x/y" }, "yes", "host-to-container"],
+        [{ type: "image", image: "sha256:2", subPath: "x/y" }, "yes", "private"],
+        [{ type: "host", path: "/h" }, "no", "host-to-container"],
       ],
     );
     assert.deepEqual(config.devices, [{ containerPath: "/dev/fuse", hostPath: "/dev/fuse", permissions: "rwm" }]);
+    assert.deepEqual(config.cdiDevices, ["vendor.example/class=gpu0", "vendor.example/class=gpu1"]);
     assert.deepEqual([config.userSpecifiedImage, config.stopSignal], ["nginx", 36]);
     assert.equal(container({}).userSpecifiedImage, "sha256:1");
   });
@@ -217,6 +221,7 @@ describe("a container", () => {
     ["config.envs[0].value", { envs: [{ key: "A", value: Buffer.from([0]) }] }],
     ["config.stop_signal", { stopSignal: unknownEnum(99) }],
     ["config.CDI_devices[0].name", { CDIDevices: [{ name: "gpu0" }] }],
+    ['config.annotations["cdi.k8s.io/x"]', { annotations: { "cdi.k8s.io/x": "v.example/c=d,gpu0" } }],
     ["config.devices[0].host_path", { devices: [{ containerPath: "/dev/x" }] }],
     ["config.devices[0].permissions", { devices: [{ hostPath: "/dev/x", permissions: "x" }] }],
     ["config.mounts[0].container_path", mount({ containerPath: "" })],
@@ -229,6 +234,7 @@ describe("a container", () => {
     ["config.mounts[0].image_sub_path", mount({ imageSubPath: "x" })],
     ["config.mounts[0].image_sub_path", mount({ image, hostPath: "", readonly: true, imageSubPath: "x/../.." })],
     ["config.mounts[0].propagation", mount({ propagation: unknownEnum(3) })],
+    ["config.mounts[0].propagation", mount({ image, hostPath: "", readonly: true, propagation: 2 })],
     ["config.mounts[0].recursive_read_only", mount({ recursiveReadOnly: true })],
     ["config.mounts[0].recursive_read_only", mount({ recursiveReadOnly: true, readonly: true, propagation: 1 })],
     ["config.mounts[0].mount_options", mount({ mountOptions: ["ro"] })],

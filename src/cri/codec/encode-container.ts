@@ -12,6 +12,7 @@ import {
 } from "../../../api/gen/cri/v1/api.ts";
 import type { ContainerRecord, ContainerState, ContainerUser } from "../../runtime/container.ts";
 import type { MountRequest } from "../../runtime/container-config.ts";
+import { sandboxOf } from "../../runtime/pod.ts";
 import { bundleDir, type Container, type Runtime } from "../../runtime/runtime.ts";
 import type { Resources } from "../../runtime/sandbox-config.ts";
 import { parseSignal } from "../../runtime/stop-signal.ts";
@@ -52,7 +53,7 @@ export function encodeContainerStatuses(records: readonly ContainerRecord[]): Co
 
 export function encodeContainerStatus(record: ContainerRecord): ContainerStatus {
   const { podSandboxId: _podId, ...common } = encodeContainer(record);
-  const { config, logPath, state, user } = record;
+  const { config, imageVolumes, logPath, state, user } = record;
   const exit = state.phase === "exited" ? state : undefined;
   return {
     ...common,
@@ -61,7 +62,7 @@ export function encodeContainerStatus(record: ContainerRecord): ContainerStatus 
     exitCode: exit?.exitCode ?? 0,
     reason: exit?.reason ?? "",
     message: exit?.message ?? "",
-    mounts: config.mounts.map(encodeMount),
+    mounts: config.mounts.map((mount, index) => encodeMount(mount, imageVolumes?.find((volume) => volume.index === index)?.imageId)),
     logPath,
     resources: { linux: encodeResources(config.resources), windows: undefined },
     user: user && { linux: encodeUser(user) },
@@ -69,11 +70,23 @@ export function encodeContainerStatus(record: ContainerRecord): ContainerStatus 
   };
 }
 
-/** Verbose info under the keys that scripts read from other runtimes. */
-export async function encodeContainerInfo(runtime: Runtime, { id, record }: Container): Promise<{ [key: string]: string }> {
+/**
+ * Verbose info under the keys that scripts read from other runtimes. `pid` is always one of this host, for whoever enters its namespaces or
+ * cgroup: of a container in a microVM it is QEMU's, and `guestPid` is the container's own.
+ */
+export async function encodeContainerInfo(runtime: Runtime, { id, pod, record }: Container): Promise<{ [key: string]: string }> {
   const { podId, config, state } = record;
-  const pid = state.phase === "created" || state.phase === "running" ? state.pid : 0;
-  const info = { sandboxID: podId, pid, config, runtimeSpec: await readSpec(`${bundleDir(runtime.options, id)}/config.json`) };
+  const own = state.phase === "created" || state.phase === "running" ? state.pid : 0;
+  const guest = sandboxOf(pod.record.state)?.guest;
+  const pids = guest === undefined ? { pid: own } : { pid: own === 0 ? 0 : (guest.vmmPid ?? 0), guestPid: own };
+  const { privileged } = config.security;
+  const info = {
+    sandboxID: podId,
+    ...pids,
+    privileged,
+    config,
+    runtimeSpec: await readSpec(`${bundleDir(runtime.options, id)}/config.json`),
+  };
   return { info: JSON.stringify(info) };
 }
 
@@ -92,7 +105,8 @@ const PROPAGATIONS = {
   bidirectional: MountPropagation.PROPAGATION_BIDIRECTIONAL,
 } as const;
 
-function encodeMount(mount: MountRequest): Mount {
+/** `imageId`: of the image that is mounted. */
+function encodeMount(mount: MountRequest, imageId: string | undefined): Mount {
   const { source } = mount;
   return {
     containerPath: mount.containerPath,
@@ -103,7 +117,7 @@ function encodeMount(mount: MountRequest): Mount {
     propagation: PROPAGATIONS[mount.propagation],
     uidMappings: mount.uidMappings.map((mapping) => ({ ...mapping })),
     gidMappings: mount.gidMappings.map((mapping) => ({ ...mapping })),
-    image: source.type === "image" ? encodeImageSpec(source.image) : undefined,
+    image: source.type === "image" ? { ...encodeImageSpec(source.image), imageRef: imageId ?? "" } : undefined,
     imageSubPath: source.type === "image" ? source.subPath : "",
     mountOptions: [...mount.options],
   };

@@ -1,7 +1,7 @@
 import { type PodSandbox, type PodSandboxNetworkStatus, PodSandboxState, type PodSandboxStatus } from "../../../api/gen/cri/v1/api.ts";
 import type { ContainerRecord } from "../../runtime/container.ts";
 import { explainPod } from "../../runtime/explain.ts";
-import type { PodRecord, PodState } from "../../runtime/pod.ts";
+import type { NamespacePaths, PodRecord, PodState } from "../../runtime/pod.ts";
 import { podResources, sandboxOf } from "../../runtime/pod.ts";
 import { encodeNamespaces } from "./encode-namespaces.ts";
 
@@ -38,15 +38,16 @@ function encodeNetwork(state: PodState): PodSandboxNetworkStatus {
 }
 
 /**
- * Verbose info under the keys that scripts read from other runtimes: pid, config, cniResult; and where the pod runs, and why. `why` is the
- * whole explanation, for `aurae-cri why`.
+ * Verbose info under the keys that scripts read from other runtimes: pid (QEMU's, of a microVM), config, cniResult, the namespaces of
+ * runtimeSpec; and where the pod runs, and why. `why` is the whole explanation, for `aurae-cri why`.
  */
 export function encodePodInfo(record: PodRecord, containers: readonly ContainerRecord[]): { [key: string]: string } {
   const { config, handler, cgroup, state } = record;
   const why = explainPod(record, containers);
   const sandbox = sandboxOf(state);
   const info = {
-    pid: sandbox?.auraed.pid ?? 0,
+    pid: sandbox?.guest?.vmmPid ?? sandbox?.auraed.pid ?? 0,
+    supervisorPid: sandbox?.auraed.pid ?? 0,
     phase: state.phase,
     crash: why.crash,
     isolation: why.isolation,
@@ -56,9 +57,15 @@ export function encodePodInfo(record: PodRecord, containers: readonly ContainerR
     runtimeHandler: handler,
     cgroup: cgroup.path,
     namespaces: sandbox?.namespaces,
+    runtimeSpec: sandbox && { linux: { namespaces: ociNamespaces(sandbox.namespaces) } },
     cniResult: sandbox?.network?.cniResult,
     ...podResources(record),
     config,
   };
   return { info: JSON.stringify(info), why: JSON.stringify(why) };
+}
+
+/** Those of the pod's own, as an OCI specification lists them. */
+function ociNamespaces(paths: NamespacePaths): readonly { readonly type: string; readonly path: string }[] {
+  return Object.entries(paths).flatMap(([type, path]: [string, string]) => (path === "" ? [] : [{ type, path }]));
 }

@@ -47,9 +47,11 @@ export function encodeHandlers(runtime: Runtime): RuntimeHandler[] {
 /** `config` is read by scripts and by critest, which looks for `stateDir` in it. */
 export function encodeStatusInfo(runtime: Runtime): { [key: string]: string } {
   const { rootDir, stateDir, bundleDir, policy, cgroupDriver } = runtime.options;
+  const network = runtime.network.status();
   return {
     config: JSON.stringify({ rootDir, stateDir, bundleDir, placement: { default: policy }, cgroupDriver }),
-    network: JSON.stringify(runtime.network.status()),
+    lastCNILoadStatus: network.ready ? "OK" : `${network.reason}: ${network.message}`,
+    network: JSON.stringify(network),
     virtualization: JSON.stringify(runtime.virtualization.report()),
   };
 }

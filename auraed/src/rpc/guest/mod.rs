@@ -1,6 +1,7 @@
 //! The guest contract: what only the auraed of a microVM is asked.
 
 mod configure;
+mod limit_pod;
 mod logs;
 mod mount_layers;
 mod set_clock;
@@ -56,6 +57,10 @@ impl GuestService for GuestRpc {
 
     async fn mount_layers(&self, request: Request<api::MountLayersRequest>) -> Result<Response<api::MountLayersResponse>, Status> {
         mount_layers::serve(&self.guest, request.into_inner()).await.map(Response::new).map_err(guest_status)
+    }
+
+    async fn limit_pod(&self, request: Request<api::LimitPodRequest>) -> Result<Response<api::LimitPodResponse>, Status> {
+        limit_pod::serve(&self.guest, request.into_inner()).await.map(Response::new).map_err(guest_status)
     }
 
     async fn set_clock(&self, request: Request<api::SetClockRequest>) -> Result<Response<api::SetClockResponse>, Status> {

@@ -9,6 +9,7 @@ mod exec;
 mod exec_sync;
 mod hello;
 pub(super) mod list_containers;
+mod mount_image;
 mod port_forward;
 mod prepare_container;
 mod reopen_log;
@@ -80,6 +81,10 @@ impl PodService for PodRpc {
         request: Request<api::PrepareContainerRequest>,
     ) -> Result<Response<api::PrepareContainerResponse>, Status> {
         prepare_container::serve(&self.pod, request.into_inner()).await.map(Response::new).map_err(status)
+    }
+
+    async fn mount_image(&self, request: Request<api::MountImageRequest>) -> Result<Response<api::MountImageResponse>, Status> {
+        mount_image::serve(&self.pod, request.into_inner()).await.map(Response::new).map_err(status)
     }
 
     async fn create_container(

@@ -103,6 +103,22 @@ export interface MountLayersResponse {
   paths: string[];
 }
 
+export interface LimitPodRequest {
+  /** 0: all that there is. */
+  memoryBytes?: bigint | undefined;
+  cpu: CpuLimit | undefined;
+}
+
+/** So much CPU time in each period. */
+export interface CpuLimit {
+  /** 0: no limit. */
+  quotaUs: bigint;
+  periodUs: bigint;
+}
+
+export interface LimitPodResponse {
+}
+
 export interface SetClockRequest {
   clockNs: bigint;
 }
@@ -863,6 +879,194 @@ export const MountLayersResponse: MessageFns<MountLayersResponse> = {
   },
 };
 
+function createBaseLimitPodRequest(): LimitPodRequest {
+  return { memoryBytes: undefined, cpu: undefined };
+}
+
+export const LimitPodRequest: MessageFns<LimitPodRequest> = {
+  encode(message: LimitPodRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.memoryBytes !== undefined) {
+      if (BigInt.asUintN(64, message.memoryBytes) !== message.memoryBytes) {
+        throw new globalThis.Error("value provided for field message.memoryBytes of type uint64 too large");
+      }
+      writer.uint32(8).uint64(message.memoryBytes);
+    }
+    if (message.cpu !== undefined) {
+      CpuLimit.encode(message.cpu, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): LimitPodRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLimitPodRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.memoryBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.cpu = CpuLimit.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<LimitPodRequest>): LimitPodRequest {
+    return LimitPodRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<LimitPodRequest>): LimitPodRequest {
+    const message = createBaseLimitPodRequest();
+    message.memoryBytes = (object.memoryBytes !== undefined && object.memoryBytes !== null)
+      ? BigInt(object.memoryBytes)
+      : undefined;
+    message.cpu = (object.cpu !== undefined && object.cpu !== null) ? CpuLimit.fromPartial(object.cpu) : undefined;
+    return message;
+  },
+};
+
+function createBaseCpuLimit(): CpuLimit {
+  return { quotaUs: 0n, periodUs: 0n };
+}
+
+export const CpuLimit: MessageFns<CpuLimit> = {
+  encode(message: CpuLimit, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.quotaUs !== 0n) {
+      if (BigInt.asUintN(64, message.quotaUs) !== message.quotaUs) {
+        throw new globalThis.Error("value provided for field message.quotaUs of type uint64 too large");
+      }
+      writer.uint32(8).uint64(message.quotaUs);
+    }
+    if (message.periodUs !== 0n) {
+      if (BigInt.asUintN(64, message.periodUs) !== message.periodUs) {
+        throw new globalThis.Error("value provided for field message.periodUs of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.periodUs);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CpuLimit {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCpuLimit();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.quotaUs = reader.uint64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.periodUs = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<CpuLimit>): CpuLimit {
+    return CpuLimit.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<CpuLimit>): CpuLimit {
+    const message = createBaseCpuLimit();
+    message.quotaUs = (object.quotaUs !== undefined && object.quotaUs !== null) ? BigInt(object.quotaUs) : 0n;
+    message.periodUs = (object.periodUs !== undefined && object.periodUs !== null) ? BigInt(object.periodUs) : 0n;
+    return message;
+  },
+};
+
+function createBaseLimitPodResponse(): LimitPodResponse {
+  return {};
+}
+
+export const LimitPodResponse: MessageFns<LimitPodResponse> = {
+  encode(_: LimitPodResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): LimitPodResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLimitPodResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<LimitPodResponse>): LimitPodResponse {
+    return LimitPodResponse.fromPartial(base ?? {});
+  },
+  fromPartial(_: DeepPartial<LimitPodResponse>): LimitPodResponse {
+    const message = createBaseLimitPodResponse();
+    return message;
+  },
+};
+
 function createBaseSetClockRequest(): SetClockRequest {
   return { clockNs: 0n };
 }
@@ -1213,6 +1417,19 @@ export const GuestServiceService = {
     responseSerialize: (value: MountLayersResponse): Buffer => Buffer.from(MountLayersResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): MountLayersResponse => MountLayersResponse.decode(value),
   },
+  /**
+   * Bounds what the pod's containers may use together, below what the machine has. What is absent stays. All or nothing. FAILED_PRECONDITION
+   * before Configure, and when more memory is in use than would be allowed.
+   */
+  limitPod: {
+    path: "/aurae.guest.v0.GuestService/LimitPod" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: LimitPodRequest): Buffer => Buffer.from(LimitPodRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): LimitPodRequest => LimitPodRequest.decode(value),
+    responseSerialize: (value: LimitPodResponse): Buffer => Buffer.from(LimitPodResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): LimitPodResponse => LimitPodResponse.decode(value),
+  },
   /** Sets the clock. */
   setClock: {
     path: "/aurae.guest.v0.GuestService/SetClock" as const,
@@ -1249,6 +1466,11 @@ export interface GuestServiceServer extends UntypedServiceImplementation {
    * until the devices are there. Idempotent.
    */
   mountLayers: handleUnaryCall<MountLayersRequest, MountLayersResponse>;
+  /**
+   * Bounds what the pod's containers may use together, below what the machine has. What is absent stays. All or nothing. FAILED_PRECONDITION
+   * before Configure, and when more memory is in use than would be allowed.
+   */
+  limitPod: handleUnaryCall<LimitPodRequest, LimitPodResponse>;
   /** Sets the clock. */
   setClock: handleUnaryCall<SetClockRequest, SetClockResponse>;
   /**
@@ -1296,6 +1518,25 @@ export interface GuestServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: MountLayersResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Bounds what the pod's containers may use together, below what the machine has. What is absent stays. All or nothing. FAILED_PRECONDITION
+   * before Configure, and when more memory is in use than would be allowed.
+   */
+  limitPod(
+    request: LimitPodRequest,
+    callback: (error: ServiceError | null, response: LimitPodResponse) => void,
+  ): ClientUnaryCall;
+  limitPod(
+    request: LimitPodRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: LimitPodResponse) => void,
+  ): ClientUnaryCall;
+  limitPod(
+    request: LimitPodRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: LimitPodResponse) => void,
   ): ClientUnaryCall;
   /** Sets the clock. */
   setClock(

@@ -138,6 +138,19 @@ export interface ResolvedUser {
   username: string;
 }
 
+export interface MountImageRequest {
+  containerId: string;
+  /** Mounted read-only layer directories, uppermost first. At least one. */
+  lowerPaths: string[];
+  /** Directory of the image that is mounted, links on its way followed inside the image alone. Empty: its root. */
+  subPath: string;
+  /** Where it is mounted. Created when missing. */
+  mountPath: string;
+}
+
+export interface MountImageResponse {
+}
+
 export interface CreateContainerRequest {
   containerId: string;
   /** OCI bundle directory: auraed writes `config.json` there. */
@@ -234,6 +247,8 @@ export interface Exit {
 
 export interface StatsRequest {
   containerIds: string[];
+  /** With what takes a look at every process: PodStats.detail and ContainerStats.detail. */
+  detailed: boolean;
 }
 
 export interface StatsResponse {
@@ -246,8 +261,10 @@ export interface PodStats {
   cpu: CpuStats | undefined;
   memory: MemoryStats | undefined;
   processCount: bigint;
-  /** Every interface of the pod's network namespace but the loopback. */
+  /** Every interface of the pod's network namespace but the loopback, and those that the kernel makes in each one. */
   interfaces: InterfaceStats[];
+  /** Absent unless asked for. */
+  detail: DetailedStats | undefined;
 }
 
 export interface ContainerStats {
@@ -256,12 +273,29 @@ export interface ContainerStats {
   cpu: CpuStats | undefined;
   memory: MemoryStats | undefined;
   processCount: bigint;
-  writableLayer: FilesystemStats | undefined;
+  writableLayer:
+    | FilesystemStats
+    | undefined;
+  /** Absent unless asked for. */
+  detail: DetailedStats | undefined;
 }
 
+/** Here and in what it holds: a figure that is absent is one that this kernel does not have. */
 export interface CpuStats {
   usageCoreNs: bigint;
   pressure?: PressureStats | undefined;
+  userNs?: bigint | undefined;
+  systemNs?:
+    | bigint
+    | undefined;
+  /** Periods of the CPU quota, those in which it was used up, and how long that held tasks back. */
+  throttling?: ThrottlingStats | undefined;
+}
+
+export interface ThrottlingStats {
+  periods: bigint;
+  throttledPeriods: bigint;
+  throttledNs: bigint;
 }
 
 export interface MemoryStats {
@@ -275,7 +309,64 @@ export interface MemoryStats {
   limitBytes: bigint;
   swapUsageBytes?: bigint | undefined;
   swapLimitBytes?: bigint | undefined;
-  pressure?: PressureStats | undefined;
+  pressure?:
+    | PressureStats
+    | undefined;
+  /** Page cache. */
+  cacheBytes?: bigint | undefined;
+  mappedFileBytes?: bigint | undefined;
+  kernelBytes?: bigint | undefined;
+  maxUsageBytes?:
+    | bigint
+    | undefined;
+  /** How often the limit was hit. */
+  limitHits?:
+    | bigint
+    | undefined;
+  /** Memory that is kept for it: v2 memory.min, v1 memory.soft_limit_in_bytes. 0: none. */
+  reservationBytes?: bigint | undefined;
+}
+
+export interface DetailedStats {
+  /** Block devices that were read or written. */
+  devices: DeviceStats[];
+  ioPressure?: PressureStats | undefined;
+  hugetlb: HugetlbStats[];
+  threads?:
+    | bigint
+    | undefined;
+  /** 0: no limit. */
+  threadLimit?:
+    | bigint
+    | undefined;
+  /** Descriptors that its processes hold; of a container that holds more than 200000, some of them. */
+  openFiles: bigint;
+  /** Those of them that are sockets. */
+  sockets: bigint;
+  /** Soft limit of a container's first process. Absent: there is none. */
+  openFileLimit?:
+    | bigint
+    | undefined;
+  /** Processes that the kernel's OOM killer has ended. */
+  oomKills: bigint;
+}
+
+export interface DeviceStats {
+  major: number;
+  minor: number;
+  /** As in /dev; empty when the kernel has no name for it. */
+  name: string;
+  readBytes: bigint;
+  writeBytes: bigint;
+  reads: bigint;
+  writes: bigint;
+}
+
+export interface HugetlbStats {
+  /** As the kernel spells it: `2MB`. */
+  pageSize: string;
+  usageBytes: bigint;
+  maxUsageBytes?: bigint | undefined;
 }
 
 export interface PressureStats {
@@ -293,6 +384,12 @@ export interface PressureLine {
 export interface FilesystemStats {
   usedBytes: bigint;
   inodesUsed: bigint;
+  /** Of the file system that it lies on. 0 inodes: it does not count them. */
+  capacityBytes: bigint;
+  inodesTotal: bigint;
+  inodesFree: bigint;
+  /** The file system's block device, as in /dev; empty when it has none of its own. */
+  device: string;
 }
 
 export interface InterfaceStats {
@@ -1118,6 +1215,140 @@ export const ResolvedUser: MessageFns<ResolvedUser> = {
     message.additionalGids = object.additionalGids?.map((e) => e) || [];
     message.home = object.home ?? "";
     message.username = object.username ?? "";
+    return message;
+  },
+};
+
+function createBaseMountImageRequest(): MountImageRequest {
+  return { containerId: "", lowerPaths: [], subPath: "", mountPath: "" };
+}
+
+export const MountImageRequest: MessageFns<MountImageRequest> = {
+  encode(message: MountImageRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.containerId !== "") {
+      writer.uint32(10).string(message.containerId);
+    }
+    for (const v of message.lowerPaths) {
+      writer.uint32(18).string(v!);
+    }
+    if (message.subPath !== "") {
+      writer.uint32(26).string(message.subPath);
+    }
+    if (message.mountPath !== "") {
+      writer.uint32(34).string(message.mountPath);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): MountImageRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseMountImageRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.containerId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.lowerPaths.push(reader.string());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.subPath = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.mountPath = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<MountImageRequest>): MountImageRequest {
+    return MountImageRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<MountImageRequest>): MountImageRequest {
+    const message = createBaseMountImageRequest();
+    message.containerId = object.containerId ?? "";
+    message.lowerPaths = object.lowerPaths?.map((e) => e) || [];
+    message.subPath = object.subPath ?? "";
+    message.mountPath = object.mountPath ?? "";
+    return message;
+  },
+};
+
+function createBaseMountImageResponse(): MountImageResponse {
+  return {};
+}
+
+export const MountImageResponse: MessageFns<MountImageResponse> = {
+  encode(_: MountImageResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): MountImageResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseMountImageResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<MountImageResponse>): MountImageResponse {
+    return MountImageResponse.fromPartial(base ?? {});
+  },
+  fromPartial(_: DeepPartial<MountImageResponse>): MountImageResponse {
+    const message = createBaseMountImageResponse();
     return message;
   },
 };
@@ -2225,13 +2456,16 @@ export const Exit: MessageFns<Exit> = {
 };
 
 function createBaseStatsRequest(): StatsRequest {
-  return { containerIds: [] };
+  return { containerIds: [], detailed: false };
 }
 
 export const StatsRequest: MessageFns<StatsRequest> = {
   encode(message: StatsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     for (const v of message.containerIds) {
       writer.uint32(10).string(v!);
+    }
+    if (message.detailed !== false) {
+      writer.uint32(16).bool(message.detailed);
     }
     return writer;
   },
@@ -2257,6 +2491,14 @@ export const StatsRequest: MessageFns<StatsRequest> = {
             message.containerIds.push(reader.string());
             continue;
           }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.detailed = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2275,6 +2517,7 @@ export const StatsRequest: MessageFns<StatsRequest> = {
   fromPartial(object: DeepPartial<StatsRequest>): StatsRequest {
     const message = createBaseStatsRequest();
     message.containerIds = object.containerIds?.map((e) => e) || [];
+    message.detailed = object.detailed ?? false;
     return message;
   },
 };
@@ -2347,7 +2590,7 @@ export const StatsResponse: MessageFns<StatsResponse> = {
 };
 
 function createBasePodStats(): PodStats {
-  return { timestampNs: 0n, cpu: undefined, memory: undefined, processCount: 0n, interfaces: [] };
+  return { timestampNs: 0n, cpu: undefined, memory: undefined, processCount: 0n, interfaces: [], detail: undefined };
 }
 
 export const PodStats: MessageFns<PodStats> = {
@@ -2372,6 +2615,9 @@ export const PodStats: MessageFns<PodStats> = {
     }
     for (const v of message.interfaces) {
       InterfaceStats.encode(v!, writer.uint32(42).fork()).join();
+    }
+    if (message.detail !== undefined) {
+      DetailedStats.encode(message.detail, writer.uint32(50).fork()).join();
     }
     return writer;
   },
@@ -2429,6 +2675,14 @@ export const PodStats: MessageFns<PodStats> = {
             message.interfaces.push(InterfaceStats.decode(reader, reader.uint32()));
             continue;
           }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.detail = DetailedStats.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2457,6 +2711,9 @@ export const PodStats: MessageFns<PodStats> = {
       ? BigInt(object.processCount)
       : 0n;
     message.interfaces = object.interfaces?.map((e) => InterfaceStats.fromPartial(e)) || [];
+    message.detail = (object.detail !== undefined && object.detail !== null)
+      ? DetailedStats.fromPartial(object.detail)
+      : undefined;
     return message;
   },
 };
@@ -2469,6 +2726,7 @@ function createBaseContainerStats(): ContainerStats {
     memory: undefined,
     processCount: 0n,
     writableLayer: undefined,
+    detail: undefined,
   };
 }
 
@@ -2497,6 +2755,9 @@ export const ContainerStats: MessageFns<ContainerStats> = {
     }
     if (message.writableLayer !== undefined) {
       FilesystemStats.encode(message.writableLayer, writer.uint32(50).fork()).join();
+    }
+    if (message.detail !== undefined) {
+      DetailedStats.encode(message.detail, writer.uint32(58).fork()).join();
     }
     return writer;
   },
@@ -2562,6 +2823,14 @@ export const ContainerStats: MessageFns<ContainerStats> = {
             message.writableLayer = FilesystemStats.decode(reader, reader.uint32());
             continue;
           }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.detail = DetailedStats.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2593,12 +2862,15 @@ export const ContainerStats: MessageFns<ContainerStats> = {
     message.writableLayer = (object.writableLayer !== undefined && object.writableLayer !== null)
       ? FilesystemStats.fromPartial(object.writableLayer)
       : undefined;
+    message.detail = (object.detail !== undefined && object.detail !== null)
+      ? DetailedStats.fromPartial(object.detail)
+      : undefined;
     return message;
   },
 };
 
 function createBaseCpuStats(): CpuStats {
-  return { usageCoreNs: 0n, pressure: undefined };
+  return { usageCoreNs: 0n, pressure: undefined, userNs: undefined, systemNs: undefined, throttling: undefined };
 }
 
 export const CpuStats: MessageFns<CpuStats> = {
@@ -2611,6 +2883,21 @@ export const CpuStats: MessageFns<CpuStats> = {
     }
     if (message.pressure !== undefined) {
       PressureStats.encode(message.pressure, writer.uint32(18).fork()).join();
+    }
+    if (message.userNs !== undefined) {
+      if (BigInt.asUintN(64, message.userNs) !== message.userNs) {
+        throw new globalThis.Error("value provided for field message.userNs of type uint64 too large");
+      }
+      writer.uint32(24).uint64(message.userNs);
+    }
+    if (message.systemNs !== undefined) {
+      if (BigInt.asUintN(64, message.systemNs) !== message.systemNs) {
+        throw new globalThis.Error("value provided for field message.systemNs of type uint64 too large");
+      }
+      writer.uint32(32).uint64(message.systemNs);
+    }
+    if (message.throttling !== undefined) {
+      ThrottlingStats.encode(message.throttling, writer.uint32(42).fork()).join();
     }
     return writer;
   },
@@ -2644,6 +2931,30 @@ export const CpuStats: MessageFns<CpuStats> = {
             message.pressure = PressureStats.decode(reader, reader.uint32());
             continue;
           }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.userNs = reader.uint64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.systemNs = reader.uint64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.throttling = ThrottlingStats.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2667,6 +2978,105 @@ export const CpuStats: MessageFns<CpuStats> = {
     message.pressure = (object.pressure !== undefined && object.pressure !== null)
       ? PressureStats.fromPartial(object.pressure)
       : undefined;
+    message.userNs = (object.userNs !== undefined && object.userNs !== null) ? BigInt(object.userNs) : undefined;
+    message.systemNs = (object.systemNs !== undefined && object.systemNs !== null)
+      ? BigInt(object.systemNs)
+      : undefined;
+    message.throttling = (object.throttling !== undefined && object.throttling !== null)
+      ? ThrottlingStats.fromPartial(object.throttling)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseThrottlingStats(): ThrottlingStats {
+  return { periods: 0n, throttledPeriods: 0n, throttledNs: 0n };
+}
+
+export const ThrottlingStats: MessageFns<ThrottlingStats> = {
+  encode(message: ThrottlingStats, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.periods !== 0n) {
+      if (BigInt.asUintN(64, message.periods) !== message.periods) {
+        throw new globalThis.Error("value provided for field message.periods of type uint64 too large");
+      }
+      writer.uint32(8).uint64(message.periods);
+    }
+    if (message.throttledPeriods !== 0n) {
+      if (BigInt.asUintN(64, message.throttledPeriods) !== message.throttledPeriods) {
+        throw new globalThis.Error("value provided for field message.throttledPeriods of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.throttledPeriods);
+    }
+    if (message.throttledNs !== 0n) {
+      if (BigInt.asUintN(64, message.throttledNs) !== message.throttledNs) {
+        throw new globalThis.Error("value provided for field message.throttledNs of type uint64 too large");
+      }
+      writer.uint32(24).uint64(message.throttledNs);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ThrottlingStats {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseThrottlingStats();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.periods = reader.uint64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.throttledPeriods = reader.uint64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.throttledNs = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<ThrottlingStats>): ThrottlingStats {
+    return ThrottlingStats.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ThrottlingStats>): ThrottlingStats {
+    const message = createBaseThrottlingStats();
+    message.periods = (object.periods !== undefined && object.periods !== null) ? BigInt(object.periods) : 0n;
+    message.throttledPeriods = (object.throttledPeriods !== undefined && object.throttledPeriods !== null)
+      ? BigInt(object.throttledPeriods)
+      : 0n;
+    message.throttledNs = (object.throttledNs !== undefined && object.throttledNs !== null)
+      ? BigInt(object.throttledNs)
+      : 0n;
     return message;
   },
 };
@@ -2682,6 +3092,12 @@ function createBaseMemoryStats(): MemoryStats {
     swapUsageBytes: undefined,
     swapLimitBytes: undefined,
     pressure: undefined,
+    cacheBytes: undefined,
+    mappedFileBytes: undefined,
+    kernelBytes: undefined,
+    maxUsageBytes: undefined,
+    limitHits: undefined,
+    reservationBytes: undefined,
   };
 }
 
@@ -2737,6 +3153,42 @@ export const MemoryStats: MessageFns<MemoryStats> = {
     }
     if (message.pressure !== undefined) {
       PressureStats.encode(message.pressure, writer.uint32(74).fork()).join();
+    }
+    if (message.cacheBytes !== undefined) {
+      if (BigInt.asUintN(64, message.cacheBytes) !== message.cacheBytes) {
+        throw new globalThis.Error("value provided for field message.cacheBytes of type uint64 too large");
+      }
+      writer.uint32(80).uint64(message.cacheBytes);
+    }
+    if (message.mappedFileBytes !== undefined) {
+      if (BigInt.asUintN(64, message.mappedFileBytes) !== message.mappedFileBytes) {
+        throw new globalThis.Error("value provided for field message.mappedFileBytes of type uint64 too large");
+      }
+      writer.uint32(88).uint64(message.mappedFileBytes);
+    }
+    if (message.kernelBytes !== undefined) {
+      if (BigInt.asUintN(64, message.kernelBytes) !== message.kernelBytes) {
+        throw new globalThis.Error("value provided for field message.kernelBytes of type uint64 too large");
+      }
+      writer.uint32(96).uint64(message.kernelBytes);
+    }
+    if (message.maxUsageBytes !== undefined) {
+      if (BigInt.asUintN(64, message.maxUsageBytes) !== message.maxUsageBytes) {
+        throw new globalThis.Error("value provided for field message.maxUsageBytes of type uint64 too large");
+      }
+      writer.uint32(104).uint64(message.maxUsageBytes);
+    }
+    if (message.limitHits !== undefined) {
+      if (BigInt.asUintN(64, message.limitHits) !== message.limitHits) {
+        throw new globalThis.Error("value provided for field message.limitHits of type uint64 too large");
+      }
+      writer.uint32(112).uint64(message.limitHits);
+    }
+    if (message.reservationBytes !== undefined) {
+      if (BigInt.asUintN(64, message.reservationBytes) !== message.reservationBytes) {
+        throw new globalThis.Error("value provided for field message.reservationBytes of type uint64 too large");
+      }
+      writer.uint32(120).uint64(message.reservationBytes);
     }
     return writer;
   },
@@ -2826,6 +3278,54 @@ export const MemoryStats: MessageFns<MemoryStats> = {
             message.pressure = PressureStats.decode(reader, reader.uint32());
             continue;
           }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.cacheBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 11: {
+            if (tag !== 88) {
+              break;
+            }
+
+            message.mappedFileBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 12: {
+            if (tag !== 96) {
+              break;
+            }
+
+            message.kernelBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 13: {
+            if (tag !== 104) {
+              break;
+            }
+
+            message.maxUsageBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 14: {
+            if (tag !== 112) {
+              break;
+            }
+
+            message.limitHits = reader.uint64() as bigint;
+            continue;
+          }
+          case 15: {
+            if (tag !== 120) {
+              break;
+            }
+
+            message.reservationBytes = reader.uint64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2867,6 +3367,439 @@ export const MemoryStats: MessageFns<MemoryStats> = {
       : undefined;
     message.pressure = (object.pressure !== undefined && object.pressure !== null)
       ? PressureStats.fromPartial(object.pressure)
+      : undefined;
+    message.cacheBytes = (object.cacheBytes !== undefined && object.cacheBytes !== null)
+      ? BigInt(object.cacheBytes)
+      : undefined;
+    message.mappedFileBytes = (object.mappedFileBytes !== undefined && object.mappedFileBytes !== null)
+      ? BigInt(object.mappedFileBytes)
+      : undefined;
+    message.kernelBytes = (object.kernelBytes !== undefined && object.kernelBytes !== null)
+      ? BigInt(object.kernelBytes)
+      : undefined;
+    message.maxUsageBytes = (object.maxUsageBytes !== undefined && object.maxUsageBytes !== null)
+      ? BigInt(object.maxUsageBytes)
+      : undefined;
+    message.limitHits = (object.limitHits !== undefined && object.limitHits !== null)
+      ? BigInt(object.limitHits)
+      : undefined;
+    message.reservationBytes = (object.reservationBytes !== undefined && object.reservationBytes !== null)
+      ? BigInt(object.reservationBytes)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseDetailedStats(): DetailedStats {
+  return {
+    devices: [],
+    ioPressure: undefined,
+    hugetlb: [],
+    threads: undefined,
+    threadLimit: undefined,
+    openFiles: 0n,
+    sockets: 0n,
+    openFileLimit: undefined,
+    oomKills: 0n,
+  };
+}
+
+export const DetailedStats: MessageFns<DetailedStats> = {
+  encode(message: DetailedStats, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.devices) {
+      DeviceStats.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.ioPressure !== undefined) {
+      PressureStats.encode(message.ioPressure, writer.uint32(18).fork()).join();
+    }
+    for (const v of message.hugetlb) {
+      HugetlbStats.encode(v!, writer.uint32(26).fork()).join();
+    }
+    if (message.threads !== undefined) {
+      if (BigInt.asUintN(64, message.threads) !== message.threads) {
+        throw new globalThis.Error("value provided for field message.threads of type uint64 too large");
+      }
+      writer.uint32(32).uint64(message.threads);
+    }
+    if (message.threadLimit !== undefined) {
+      if (BigInt.asUintN(64, message.threadLimit) !== message.threadLimit) {
+        throw new globalThis.Error("value provided for field message.threadLimit of type uint64 too large");
+      }
+      writer.uint32(40).uint64(message.threadLimit);
+    }
+    if (message.openFiles !== 0n) {
+      if (BigInt.asUintN(64, message.openFiles) !== message.openFiles) {
+        throw new globalThis.Error("value provided for field message.openFiles of type uint64 too large");
+      }
+      writer.uint32(48).uint64(message.openFiles);
+    }
+    if (message.sockets !== 0n) {
+      if (BigInt.asUintN(64, message.sockets) !== message.sockets) {
+        throw new globalThis.Error("value provided for field message.sockets of type uint64 too large");
+      }
+      writer.uint32(56).uint64(message.sockets);
+    }
+    if (message.openFileLimit !== undefined) {
+      if (BigInt.asUintN(64, message.openFileLimit) !== message.openFileLimit) {
+        throw new globalThis.Error("value provided for field message.openFileLimit of type uint64 too large");
+      }
+      writer.uint32(64).uint64(message.openFileLimit);
+    }
+    if (message.oomKills !== 0n) {
+      if (BigInt.asUintN(64, message.oomKills) !== message.oomKills) {
+        throw new globalThis.Error("value provided for field message.oomKills of type uint64 too large");
+      }
+      writer.uint32(72).uint64(message.oomKills);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DetailedStats {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDetailedStats();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.devices.push(DeviceStats.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.ioPressure = PressureStats.decode(reader, reader.uint32());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.hugetlb.push(HugetlbStats.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.threads = reader.uint64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.threadLimit = reader.uint64() as bigint;
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.openFiles = reader.uint64() as bigint;
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.sockets = reader.uint64() as bigint;
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.openFileLimit = reader.uint64() as bigint;
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.oomKills = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<DetailedStats>): DetailedStats {
+    return DetailedStats.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<DetailedStats>): DetailedStats {
+    const message = createBaseDetailedStats();
+    message.devices = object.devices?.map((e) => DeviceStats.fromPartial(e)) || [];
+    message.ioPressure = (object.ioPressure !== undefined && object.ioPressure !== null)
+      ? PressureStats.fromPartial(object.ioPressure)
+      : undefined;
+    message.hugetlb = object.hugetlb?.map((e) => HugetlbStats.fromPartial(e)) || [];
+    message.threads = (object.threads !== undefined && object.threads !== null) ? BigInt(object.threads) : undefined;
+    message.threadLimit = (object.threadLimit !== undefined && object.threadLimit !== null)
+      ? BigInt(object.threadLimit)
+      : undefined;
+    message.openFiles = (object.openFiles !== undefined && object.openFiles !== null) ? BigInt(object.openFiles) : 0n;
+    message.sockets = (object.sockets !== undefined && object.sockets !== null) ? BigInt(object.sockets) : 0n;
+    message.openFileLimit = (object.openFileLimit !== undefined && object.openFileLimit !== null)
+      ? BigInt(object.openFileLimit)
+      : undefined;
+    message.oomKills = (object.oomKills !== undefined && object.oomKills !== null) ? BigInt(object.oomKills) : 0n;
+    return message;
+  },
+};
+
+function createBaseDeviceStats(): DeviceStats {
+  return { major: 0, minor: 0, name: "", readBytes: 0n, writeBytes: 0n, reads: 0n, writes: 0n };
+}
+
+export const DeviceStats: MessageFns<DeviceStats> = {
+  encode(message: DeviceStats, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.major !== 0) {
+      writer.uint32(8).uint32(message.major);
+    }
+    if (message.minor !== 0) {
+      writer.uint32(16).uint32(message.minor);
+    }
+    if (message.name !== "") {
+      writer.uint32(26).string(message.name);
+    }
+    if (message.readBytes !== 0n) {
+      if (BigInt.asUintN(64, message.readBytes) !== message.readBytes) {
+        throw new globalThis.Error("value provided for field message.readBytes of type uint64 too large");
+      }
+      writer.uint32(32).uint64(message.readBytes);
+    }
+    if (message.writeBytes !== 0n) {
+      if (BigInt.asUintN(64, message.writeBytes) !== message.writeBytes) {
+        throw new globalThis.Error("value provided for field message.writeBytes of type uint64 too large");
+      }
+      writer.uint32(40).uint64(message.writeBytes);
+    }
+    if (message.reads !== 0n) {
+      if (BigInt.asUintN(64, message.reads) !== message.reads) {
+        throw new globalThis.Error("value provided for field message.reads of type uint64 too large");
+      }
+      writer.uint32(48).uint64(message.reads);
+    }
+    if (message.writes !== 0n) {
+      if (BigInt.asUintN(64, message.writes) !== message.writes) {
+        throw new globalThis.Error("value provided for field message.writes of type uint64 too large");
+      }
+      writer.uint32(56).uint64(message.writes);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DeviceStats {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDeviceStats();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.major = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.minor = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.readBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.writeBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.reads = reader.uint64() as bigint;
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.writes = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<DeviceStats>): DeviceStats {
+    return DeviceStats.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<DeviceStats>): DeviceStats {
+    const message = createBaseDeviceStats();
+    message.major = object.major ?? 0;
+    message.minor = object.minor ?? 0;
+    message.name = object.name ?? "";
+    message.readBytes = (object.readBytes !== undefined && object.readBytes !== null) ? BigInt(object.readBytes) : 0n;
+    message.writeBytes = (object.writeBytes !== undefined && object.writeBytes !== null)
+      ? BigInt(object.writeBytes)
+      : 0n;
+    message.reads = (object.reads !== undefined && object.reads !== null) ? BigInt(object.reads) : 0n;
+    message.writes = (object.writes !== undefined && object.writes !== null) ? BigInt(object.writes) : 0n;
+    return message;
+  },
+};
+
+function createBaseHugetlbStats(): HugetlbStats {
+  return { pageSize: "", usageBytes: 0n, maxUsageBytes: undefined };
+}
+
+export const HugetlbStats: MessageFns<HugetlbStats> = {
+  encode(message: HugetlbStats, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.pageSize !== "") {
+      writer.uint32(10).string(message.pageSize);
+    }
+    if (message.usageBytes !== 0n) {
+      if (BigInt.asUintN(64, message.usageBytes) !== message.usageBytes) {
+        throw new globalThis.Error("value provided for field message.usageBytes of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.usageBytes);
+    }
+    if (message.maxUsageBytes !== undefined) {
+      if (BigInt.asUintN(64, message.maxUsageBytes) !== message.maxUsageBytes) {
+        throw new globalThis.Error("value provided for field message.maxUsageBytes of type uint64 too large");
+      }
+      writer.uint32(24).uint64(message.maxUsageBytes);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): HugetlbStats {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseHugetlbStats();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.pageSize = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.usageBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.maxUsageBytes = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<HugetlbStats>): HugetlbStats {
+    return HugetlbStats.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<HugetlbStats>): HugetlbStats {
+    const message = createBaseHugetlbStats();
+    message.pageSize = object.pageSize ?? "";
+    message.usageBytes = (object.usageBytes !== undefined && object.usageBytes !== null)
+      ? BigInt(object.usageBytes)
+      : 0n;
+    message.maxUsageBytes = (object.maxUsageBytes !== undefined && object.maxUsageBytes !== null)
+      ? BigInt(object.maxUsageBytes)
       : undefined;
     return message;
   },
@@ -3038,7 +3971,7 @@ export const PressureLine: MessageFns<PressureLine> = {
 };
 
 function createBaseFilesystemStats(): FilesystemStats {
-  return { usedBytes: 0n, inodesUsed: 0n };
+  return { usedBytes: 0n, inodesUsed: 0n, capacityBytes: 0n, inodesTotal: 0n, inodesFree: 0n, device: "" };
 }
 
 export const FilesystemStats: MessageFns<FilesystemStats> = {
@@ -3054,6 +3987,27 @@ export const FilesystemStats: MessageFns<FilesystemStats> = {
         throw new globalThis.Error("value provided for field message.inodesUsed of type uint64 too large");
       }
       writer.uint32(16).uint64(message.inodesUsed);
+    }
+    if (message.capacityBytes !== 0n) {
+      if (BigInt.asUintN(64, message.capacityBytes) !== message.capacityBytes) {
+        throw new globalThis.Error("value provided for field message.capacityBytes of type uint64 too large");
+      }
+      writer.uint32(24).uint64(message.capacityBytes);
+    }
+    if (message.inodesTotal !== 0n) {
+      if (BigInt.asUintN(64, message.inodesTotal) !== message.inodesTotal) {
+        throw new globalThis.Error("value provided for field message.inodesTotal of type uint64 too large");
+      }
+      writer.uint32(32).uint64(message.inodesTotal);
+    }
+    if (message.inodesFree !== 0n) {
+      if (BigInt.asUintN(64, message.inodesFree) !== message.inodesFree) {
+        throw new globalThis.Error("value provided for field message.inodesFree of type uint64 too large");
+      }
+      writer.uint32(40).uint64(message.inodesFree);
+    }
+    if (message.device !== "") {
+      writer.uint32(50).string(message.device);
     }
     return writer;
   },
@@ -3087,6 +4041,38 @@ export const FilesystemStats: MessageFns<FilesystemStats> = {
             message.inodesUsed = reader.uint64() as bigint;
             continue;
           }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.capacityBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.inodesTotal = reader.uint64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.inodesFree = reader.uint64() as bigint;
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.device = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3108,6 +4094,16 @@ export const FilesystemStats: MessageFns<FilesystemStats> = {
     message.inodesUsed = (object.inodesUsed !== undefined && object.inodesUsed !== null)
       ? BigInt(object.inodesUsed)
       : 0n;
+    message.capacityBytes = (object.capacityBytes !== undefined && object.capacityBytes !== null)
+      ? BigInt(object.capacityBytes)
+      : 0n;
+    message.inodesTotal = (object.inodesTotal !== undefined && object.inodesTotal !== null)
+      ? BigInt(object.inodesTotal)
+      : 0n;
+    message.inodesFree = (object.inodesFree !== undefined && object.inodesFree !== null)
+      ? BigInt(object.inodesFree)
+      : 0n;
+    message.device = object.device ?? "";
     return message;
   },
 };
@@ -4720,6 +5716,19 @@ export const PodServiceService = {
       Buffer.from(PrepareContainerResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): PrepareContainerResponse => PrepareContainerResponse.decode(value),
   },
+  /**
+   * Mounts another image's merged layers, or one directory of them, read-only at a path that the OCI spec can bind: a volume of a container
+   * that was prepared. Idempotent for the same path. Undone by DeleteContainer. INVALID_ARGUMENT when the image has no such directory.
+   */
+  mountImage: {
+    path: "/aurae.pod.v0.PodService/MountImage" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: MountImageRequest): Buffer => Buffer.from(MountImageRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): MountImageRequest => MountImageRequest.decode(value),
+    responseSerialize: (value: MountImageResponse): Buffer => Buffer.from(MountImageResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): MountImageResponse => MountImageResponse.decode(value),
+  },
   /** Runs the OCI runtime's `create`: the container's first process exists and waits. ALREADY_EXISTS when it was created before. */
   createContainer: {
     path: "/aurae.pod.v0.PodService/CreateContainer" as const,
@@ -4885,6 +5894,11 @@ export interface PodServiceServer extends UntypedServiceImplementation {
    * Idempotent for the same container id. Undone by DeleteContainer.
    */
   prepareContainer: handleUnaryCall<PrepareContainerRequest, PrepareContainerResponse>;
+  /**
+   * Mounts another image's merged layers, or one directory of them, read-only at a path that the OCI spec can bind: a volume of a container
+   * that was prepared. Idempotent for the same path. Undone by DeleteContainer. INVALID_ARGUMENT when the image has no such directory.
+   */
+  mountImage: handleUnaryCall<MountImageRequest, MountImageResponse>;
   /** Runs the OCI runtime's `create`: the container's first process exists and waits. ALREADY_EXISTS when it was created before. */
   createContainer: handleUnaryCall<CreateContainerRequest, CreateContainerResponse>;
   /** Lets the first process run. FAILED_PRECONDITION unless the container is CREATED. */
@@ -4951,6 +5965,25 @@ export interface PodServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: PrepareContainerResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Mounts another image's merged layers, or one directory of them, read-only at a path that the OCI spec can bind: a volume of a container
+   * that was prepared. Idempotent for the same path. Undone by DeleteContainer. INVALID_ARGUMENT when the image has no such directory.
+   */
+  mountImage(
+    request: MountImageRequest,
+    callback: (error: ServiceError | null, response: MountImageResponse) => void,
+  ): ClientUnaryCall;
+  mountImage(
+    request: MountImageRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: MountImageResponse) => void,
+  ): ClientUnaryCall;
+  mountImage(
+    request: MountImageRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: MountImageResponse) => void,
   ): ClientUnaryCall;
   /** Runs the OCI runtime's `create`: the container's first process exists and waits. ALREADY_EXISTS when it was created before. */
   createContainer(
