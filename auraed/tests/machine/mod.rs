@@ -1,4 +1,4 @@
-//! A guest booted by QEMU under TCG with an initrd of the built auraed, driven over its control port as `auraed vm` drives it.
+//! A guest booted by QEMU under TCG with a system disk of the built auraed, driven over its control port as `auraed vm` drives it.
 //! Needs qemu-system-x86_64, mkfs.ext4, mkfs.erofs, a static busybox, and a guest kernel at `AURAED_TEST_KERNEL` or in
 //! build/guest.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
@@ -74,7 +74,7 @@ pub fn kernel() -> Option<PathBuf> {
 impl Machine {
     pub async fn boot(kernel: &Path, hardware: Hardware) -> Self {
         let dir = tempfile::Builder::new().prefix("auraed-vm-").tempdir().unwrap();
-        write_initrd(&dir.path().join("initrd"));
+        write_system(dir.path());
         let listener = UnixListener::bind(dir.path().join("control")).unwrap();
         let volumes = UnixListener::bind(dir.path().join("volumes")).unwrap();
         let mut command = command(dir.path(), kernel, &hardware);
@@ -300,8 +300,9 @@ fn command(dir: &Path, kernel: &Path, hardware: &Hardware) -> Command {
     qemu.args(["-M", "q35,accel=tcg,sata=off,smbus=off,usb=off,hpet=off", "-cpu", "qemu64", "-nodefaults", "-no-user-config"]);
     qemu.args(["-display", "none", "-no-reboot", "-m", &format!("{}M,maxmem=8G", hardware.memory_mib)]);
     let khz = host_khz();
-    let arguments = format!("console=ttyS0 quiet panic=-1 fb_tunnels=none dummy.numdummies=0 tsc_early_khz={khz} lpj={}", 4 * khz);
-    qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(dir.join("initrd")).args(["-append", &arguments]);
+    let root = "root=/dev/vda rootfstype=erofs ro init=/init";
+    let arguments = format!("{root} console=ttyS0 quiet panic=-1 fb_tunnels=none dummy.numdummies=0 tsc_early_khz={khz} lpj={}", 4 * khz);
+    qemu.arg("-kernel").arg(kernel).args(["-append", &arguments]);
     // Before those that take any free slot.
     for port in 0..4 {
         let address =
@@ -318,6 +319,8 @@ fn command(dir: &Path, kernel: &Path, hardware: &Hardware) -> Command {
     // Frames go to a socket that nobody has: they are lost, as on a cable that ends nowhere.
     let cable = format!("dgram,id=net,local.type=unix,local.path={},remote.type=unix,remote.path={}", path("frames"), path("nobody"));
     qemu.args(["-netdev", &cable, "-device", &format!("virtio-net-pci,netdev=net,mac={MAC}")]);
+    qemu.args(["-drive", &format!("file={},if=none,id=system,format=raw,readonly=on", path("system.erofs"))]);
+    qemu.args(["-device", "virtio-blk-pci,drive=system,serial=system"]);
     if hardware.scratch {
         let image = dir.join("scratch.img");
         File::create(&image).unwrap().set_len(1 << 30).unwrap();
@@ -375,28 +378,16 @@ async fn channel(control: UnixStream) -> Channel {
     Endpoint::from_static("http://guest").initial_connection_window_size(1 << 24).connect_with_connector(connector).await.unwrap()
 }
 
-/// A cpio archive, `newc`, with the one file the kernel starts.
-fn write_initrd(path: &Path) {
-    let binary = fs::read(AURAED).unwrap();
-    let mut archive = Vec::with_capacity(binary.len() + 1024);
-    cpio_entry(&mut archive, "init", 0o100_755, &binary);
-    cpio_entry(&mut archive, "TRAILER!!!", 0, &[]);
-    fs::write(path, archive).unwrap();
-}
-
-fn cpio_entry(archive: &mut Vec<u8>, name: &str, mode: u32, content: &[u8]) {
-    let pad = |archive: &mut Vec<u8>| archive.resize(archive.len().next_multiple_of(4), 0);
-    archive.extend_from_slice(b"070701");
-    // inode, mode, owner, group, links, time, size, device (2), special device (2), length of the name, checksum
-    let fields = [1, mode, 0, 0, 1, 0, content.len().try_into().unwrap(), 0, 0, 0, 0, u32::try_from(name.len()).unwrap() + 1, 0];
-    for field in fields {
-        archive.extend_from_slice(format!("{field:08x}").as_bytes());
+/// What pid 1 is started from, as tools/guest.sh makes it, without modules.
+fn write_system(dir: &Path) {
+    let tree = dir.join("system");
+    for name in ["dev", "proc", "sys", "run", "tmp", "scratch", "var"] {
+        fs::create_dir_all(tree.join(name)).unwrap();
     }
-    archive.extend_from_slice(name.as_bytes());
-    archive.push(0);
-    pad(archive);
-    archive.extend_from_slice(content);
-    pad(archive);
+    std::os::unix::fs::symlink("../run", tree.join("var/run")).unwrap();
+    fs::copy(AURAED, tree.join("init")).unwrap();
+    let made = Command::new("mkfs.erofs").arg(dir.join("system.erofs")).arg(&tree).stdout(Stdio::null()).status().unwrap();
+    assert!(made.success());
 }
 
 fn write_layer(dir: &Path, blob: &Path) {
