@@ -7,6 +7,7 @@ import { unary } from "./cri-client.ts";
 import type { Node } from "./node.ts";
 import type { Pod } from "./pod.ts";
 import { childEnvironment, peersDir } from "./settings.ts";
+import { waitFor } from "./wait.ts";
 
 /** As `streaming-client -protocol` names them. */
 export type ProcessProtocol = "spdy" | "spdy-v1" | "spdy-v2" | "spdy-v3" | "spdy-v4" | "websocket" | "websocket-v4" | "fallback";
@@ -76,6 +77,14 @@ export class StreamingClient {
     return await session.report();
   }
 
+  /** A container that runs the server for `forward`. */
+  async startServer(pod: Pod, port: number): Promise<Container> {
+    const mount = { hostPath: this.#program, containerPath: "/streaming-client", readonly: true };
+    const container = await pod.start({ command: ["/streaming-client", "serve", "-port", String(port)], mounts: [mount] });
+    await waitFor("the server to listen", async () => (await container.logText("stdout")) === "listening\n");
+    return container;
+  }
+
   /** Connections to a port of the pod where a server gives back what it gets. */
   async forward(
     pod: Pod,
@@ -92,6 +101,10 @@ export class StreamingClient {
     return await this.#start("forward", protocol, "-url", await this.forwardUrl(pod), ...flags).report();
   }
 
+  get #program(): string {
+    return join(peersDir(), "bin", "streaming-client");
+  }
+
   #session(url: string, { protocol, stdin = false, sizes }: ProcessOptions): Session {
     const terminal = sizes === undefined ? [] : ["-tty", "-sizes", sizes];
     return this.#start("exec", protocol, "-url", url, ...(stdin ? ["-stdin"] : []), ...terminal);
@@ -99,8 +112,7 @@ export class StreamingClient {
 
   #start(command: string, protocol: string, ...flags: readonly string[]): Session {
     const authority = this.#caFile === undefined ? [] : ["-ca", this.#caFile];
-    const program = join(peersDir(), "bin", "streaming-client");
-    return new Session(spawn(program, [command, "-protocol", protocol, ...authority, ...flags], { env: childEnvironment() }));
+    return new Session(spawn(this.#program, [command, "-protocol", protocol, ...authority, ...flags], { env: childEnvironment() }));
   }
 }
 

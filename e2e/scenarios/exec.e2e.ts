@@ -43,6 +43,19 @@ test("a megabyte of output arrives whole", async () => {
   assert.equal(stdout, "y".repeat(1_000_000));
 });
 
+test("output beyond what a message holds is dropped: the command goes on, and its exit code arrives", { skip: oursOnly }, async () => {
+  await using pod = await node().runPod();
+  const container = await pod.start();
+  const MiB = 1024 * 1024;
+  const print = (mebibytes: number) => `dd if=/dev/zero bs=1M count=${mebibytes} 2>/dev/null`;
+  const long = await container.exec(["/bin/sh", "-c", `${print(20)}; echo err >&2; exit 3`]);
+  assert.deepEqual([long.exitCode, long.stderr], [3, "err\n"]);
+  assert.ok(long.stdout.length > 15 * MiB && long.stdout.length < 16 * MiB, `${long.stdout.length} bytes`);
+  const both = await container.exec(["/bin/sh", "-c", `${print(20)}; ${print(20)} >&2; exit 4`]);
+  assert.equal(both.exitCode, 4);
+  for (const { length } of [both.stdout, both.stderr]) assert.ok(length > 7 * MiB && length < 8 * MiB, `${length} bytes`);
+});
+
 test("environment, directory and user are the container's", async () => {
   await using pod = await node().runPod();
   const envs = [{ key: "GIVEN", value: Buffer.from("by cri") }];

@@ -3,6 +3,7 @@
 //	streaming-client exec    -url URL [-protocol P] [-stdin] [-tty] [-sizes 80x24,132x43]
 //	streaming-client echo    [-protocol P] [-bytes N]                                       (addresses of `cat` on stdin, one a line)
 //	streaming-client forward -url URL [-protocol P] -port N [-connections N] [-parallel N] [-bytes N]
+//	streaming-client serve   -port N                                                        (in the pod, for forward)
 package main
 
 import (
@@ -37,7 +38,7 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return errors.New("say exec, echo or forward")
+		return errors.New("say exec, echo, forward or serve")
 	}
 	flags := flag.NewFlagSet(args[0], flag.ExitOnError)
 	switch args[0] {
@@ -47,7 +48,9 @@ func run(ctx context.Context, args []string) error {
 		return runEcho(ctx, flags, args[1:])
 	case "forward":
 		return runForward(ctx, flags, args[1:])
+	case "serve":
+		return runServe(ctx, flags, args[1:])
 	default:
-		return fmt.Errorf("unknown command %q: say exec, echo or forward", args[0])
+		return fmt.Errorf("unknown command %q: say exec, echo, forward or serve", args[0])
 	}
 }
