@@ -21,7 +21,7 @@ test("in a microVM, client-go: exec, a terminal, attach, port-forward to the gue
   await using pod = await node().runPod({ runtimeHandler: "aurae-vm" });
   const container = await pod.start({
     stdin: true,
-    command: ["/bin/sh", "-c", `nc -ll -p ${echoPort} -e /bin/cat & exec cat`],
+    command: ["/bin/sh", "-c", `nc -ll -p ${echoPort} -e /bin/cat & httpd -p 127.0.0.1:8081 -h /etc; exec cat`],
   });
   const client = new StreamingClient(node());
   for (const protocol of ["spdy", "websocket", "websocket-v4"] as const) {

@@ -51,6 +51,7 @@ function runtimeCode(fact: Exclude<RuntimeFact, { code: "ERR_IMAGE_VOLUME" }>): 
     case "ERR_NAME_IN_USE":
       return status.ALREADY_EXISTS;
     case "ERR_WRONG_STATE":
+    case "ERR_CANNOT_GROW":
       return status.FAILED_PRECONDITION;
     case "ERR_PLACEMENT":
       return placementCode(fact.reason);

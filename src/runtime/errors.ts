@@ -14,6 +14,8 @@ export type RuntimeFact =
   | { readonly code: "ERR_PLACEMENT"; readonly reason: string }
   | { readonly code: "ERR_TOO_MANY_STREAMS" }
   | { readonly code: "ERR_TIMEOUT"; readonly what: string }
+  /** A microVM is larger in what the request asks for only when it is made anew. */
+  | { readonly code: "ERR_CANNOT_GROW"; readonly field: string }
   | { readonly code: "ERR_VM_FAILED" }
   | { readonly code: "ERR_NOT_BUILT"; readonly what: string }
   | { readonly code: "ERR_EVENTS_DROPPED" }

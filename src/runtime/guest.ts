@@ -8,6 +8,8 @@ import type { PodFilePaths } from "./pod-directory.ts";
 export interface Guest {
   readonly kernelRelease: string;
   readonly memoryBytes: number;
+  /** Part of it that the guest's kernel and auraed take: the containers have the rest. */
+  readonly guestReserveBytes?: number;
   readonly vcpus: number;
   /** QEMU's user and group on the host. */
   readonly uid: number;
@@ -19,6 +21,7 @@ export interface Guest {
 
 export interface GuestSize {
   readonly memoryBytes: number;
+  readonly guestReserveBytes: number;
   readonly vcpus: number;
 }
 
@@ -55,6 +58,7 @@ export function guestOf(answer: ConfigureResponse, { size, uid, vmmPid, arch }: 
   return {
     kernelRelease: answer.kernelRelease,
     memoryBytes: size.memoryBytes,
+    guestReserveBytes: size.guestReserveBytes,
     vcpus: size.vcpus,
     uid,
     vmmPid,
