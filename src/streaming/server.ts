@@ -11,7 +11,7 @@ import type { Runtime } from "../runtime/runtime.ts";
 import type { StreamRequest, StreamUrls } from "../runtime/stream-request.ts";
 import { StreamingError } from "./errors.ts";
 import { negotiate, PORT_FORWARD_PROTOCOLS, PROCESS_PROTOCOLS } from "./negotiation.ts";
-import { IDLE_TIMEOUT_MS, STREAM_CREATION_TIMEOUT_MS, type StreamingOptions } from "./options.ts";
+import { IDLE_TIMEOUT_MS, PROBE_INTERVAL_MS, STREAM_CREATION_TIMEOUT_MS, type StreamingOptions } from "./options.ts";
 import type { SessionContext } from "./process-session.ts";
 import { servePortForwardOverSpdy } from "./spdy-port-forward.ts";
 import { serveProcessOverSpdy } from "./spdy-process.ts";
@@ -23,6 +23,8 @@ const MAX_SESSIONS = 1000;
 const RETRY_AFTER_SECONDS = 5;
 /** Of a request's head; the body is none. */
 const REQUEST_TIMEOUT_MS = 10_000;
+/** How long a client that was refused may take to close. */
+const REFUSED_LINGER_MS = 1_000;
 
 /** An answer in place of the switch of protocols. */
 interface Refusal {
@@ -57,7 +59,7 @@ class Streaming implements StreamUrls, AsyncDisposable {
     this.#log = modules.log;
     this.#server = createServer({ requestTimeout: REQUEST_TIMEOUT_MS, headersTimeout: REQUEST_TIMEOUT_MS });
     this.#server.on("request", (request, response) => this.#answer(request, response));
-    this.#server.on("upgrade", (request, socket, head) => this.#upgrade(request, socket as Socket, head));
+    this.#server.on("upgrade", (request, stream, head) => this.#upgrade(request, stream, head));
   }
 
   async listen(): Promise<void> {
@@ -102,8 +104,11 @@ class Streaming implements StreamUrls, AsyncDisposable {
     response.writeHead(refusal.status, { "content-type": "text/plain", connection: "close" }).end(`${refusal.text}\n`);
   }
 
-  #upgrade(request: IncomingMessage, socket: Socket, head: Buffer): void {
-    socket.on("error", () => {});
+  #upgrade(request: IncomingMessage, stream: Duplex, head: Buffer): void {
+    const { socket } = request;
+    for (const emitter of [socket, stream]) emitter.on("error", () => {});
+    // Node puts a stream of its own before the socket when a body comes first, which no client's upgrade has.
+    if (stream !== socket) return refuse(socket, { status: 400, text: "a request to upgrade has no body" });
     socket.setNoDelay(true);
     const found = this.#find(request);
     if ("status" in found) return refuse(socket, found);
@@ -145,6 +150,7 @@ class Streaming implements StreamUrls, AsyncDisposable {
     const timeouts = {
       idleTimeoutMs: this.#options.idleTimeoutMs ?? IDLE_TIMEOUT_MS,
       streamCreationTimeoutMs: this.#options.streamCreationTimeoutMs ?? STREAM_CREATION_TIMEOUT_MS,
+      probeIntervalMs: this.#options.probeIntervalMs ?? PROBE_INTERVAL_MS,
     };
     if (/^websocket$/i.test(request.headers.upgrade ?? "")) return await speakWebSocket(request, socket, found, { context, timeouts });
     if (!/^spdy\/3\.1$/i.test(request.headers.upgrade ?? "")) {
@@ -168,7 +174,7 @@ async function speakWebSocket(
   found: StreamRequest,
   parts: {
     readonly context: SessionContext;
-    readonly timeouts: { readonly idleTimeoutMs: number; readonly streamCreationTimeoutMs: number };
+    readonly timeouts: { readonly idleTimeoutMs: number; readonly streamCreationTimeoutMs: number; readonly probeIntervalMs: number };
   },
 ): Promise<string> {
   const supported: readonly string[] = found.kind === "portforward" ? [TUNNEL_SUBPROTOCOL] : PROCESS_SUBPROTOCOLS;
@@ -228,4 +234,8 @@ function refuse(socket: Duplex, refusal: Refusal): void {
   ];
   const lines = headers.map(([name, value]) => `${name}: ${value}`).join("\r\n");
   socket.end(`HTTP/1.1 ${refusal.status} ${STATUS_CODES[refusal.status] ?? ""}\r\n${lines}\r\n\r\n${text}`);
+  // To the client's end: an earlier destroy would reset the connection under the answer.
+  socket.resume();
+  const timer = setTimeout(() => socket.destroy(), REFUSED_LINGER_MS);
+  socket.once("close", () => clearTimeout(timer));
 }

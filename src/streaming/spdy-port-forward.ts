@@ -11,6 +11,7 @@ import type { SpdyStream } from "./spdy/stream.ts";
 interface Timeouts {
   readonly idleTimeoutMs: number;
   readonly streamCreationTimeoutMs: number;
+  readonly probeIntervalMs: number;
 }
 
 interface HalfPair {
@@ -48,7 +49,11 @@ export async function servePortForwardOverSpdy(
     void servePair({ error, data }, { podId: request.podId, port }, connection.gone, parts.context);
     return true;
   };
-  const connection = new SpdyConnection(transport, { onStream, onActivity: () => idle.touch() });
+  const connection = new SpdyConnection(transport, {
+    onStream,
+    onActivity: () => idle.touch(),
+    probeIntervalMs: parts.timeouts.probeIntervalMs,
+  });
   const stop = () => connection.close();
   parts.context.signal.addEventListener("abort", stop, { once: true });
   try {

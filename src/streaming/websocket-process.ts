@@ -62,6 +62,7 @@ class WebSocketClient implements Channels {
       this.#sizeBytes.discard();
       this.#closed.resolve();
     });
+    websocket.resume();
   }
 
   get gone(): AbortSignal {
