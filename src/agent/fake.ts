@@ -1,6 +1,8 @@
 import { mkdtemp, rm } from "node:fs/promises";
+import { createServer, type Server as NetServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 
 import { Server, ServerCredentials, type ServerDuplexStream, type ServerUnaryCall, type sendUnaryData, status } from "@grpc/grpc-js";
 
@@ -23,7 +25,7 @@ export const BEHAVIOURS = [
   "echo",
   /** Sends 512 KiB, then ends; reads nothing. */
   "flood",
-  /** Reads nothing and says nothing until it is given up. */
+  /** Reads nothing and says nothing until it is given up; on a stream, where that cannot be seen, for a while. */
   "deaf",
   /** Says something, then breaks off with an error. */
   "break",
@@ -32,6 +34,7 @@ export const BEHAVIOURS = [
 ] as const;
 export type Behaviour = (typeof BEHAVIOURS)[number];
 
+const DEAF_MS = 200;
 const FLOOD_CHUNKS = 32;
 const FLOOD_CHUNK_BYTES = 16 * 1024;
 
@@ -41,6 +44,8 @@ interface Peer {
   /** Ends with the client's half-close, and when the call is over. */
   readonly input: AsyncIterable<Buffer>;
   send(bytes: Buffer): Promise<void>;
+  /** As long as a deaf one is deaf. */
+  wait(): Promise<void>;
   succeed(): void;
   fail(code: status, details: string): void;
 }
@@ -52,20 +57,30 @@ interface Peer {
 export class FakeAuraed implements AsyncDisposable {
   readonly agent: Agent;
   readonly #server: Server;
+  readonly #streams: NetServer | undefined;
   readonly #dir: string;
   #openCalls = 0;
 
-  private constructor(parts: { readonly server: Server; readonly dir: string; readonly socketPath: string }) {
+  private constructor(parts: {
+    readonly server: Server;
+    readonly streams: NetServer | undefined;
+    readonly dir: string;
+    readonly socketPath: string;
+  }) {
     this.#server = parts.server;
+    this.#streams = parts.streams;
     this.#dir = parts.dir;
     this.agent = new Agent(parts.socketPath);
   }
 
-  static async start(): Promise<FakeAuraed> {
+  /** `flat`: with the socket for streams that a guest's auraed has not. */
+  static async start(mode: "flat" | "guest"): Promise<FakeAuraed> {
     const dir = await mkdtemp(join(tmpdir(), "fake-auraed-"));
     const socketPath = join(dir, "auraed.sock");
     const server = new Server();
-    const fake = new FakeAuraed({ server, dir, socketPath });
+    const streams = mode === "flat" ? createServer({ allowHalfOpen: true }) : undefined;
+    const fake = new FakeAuraed({ server, streams, dir, socketPath });
+    streams?.on("connection", (socket) => fake.#serveStream(socket)).listen(join(dir, "stream.sock"));
     const { exec, attach, portForward, execSync } = PodServiceService;
     const process = (call: ServerDuplexStream<StreamInput, StreamOutput>) => fake.#serve(call, processPeer);
     server.addService(
@@ -84,7 +99,7 @@ export class FakeAuraed implements AsyncDisposable {
     return fake;
   }
 
-  /** Streaming calls that are not over. */
+  /** Streaming calls and streams that are not over. */
   get openCalls(): number {
     return this.#openCalls;
   }
@@ -92,7 +107,16 @@ export class FakeAuraed implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.agent[Symbol.dispose]();
     this.#server.forceShutdown();
+    this.#streams?.close();
     await rm(this.#dir, { recursive: true, force: true });
+  }
+
+  #serveStream(socket: Socket): void {
+    this.#openCalls++;
+    socket.on("error", () => {}).once("close", () => this.#openCalls--);
+    void streamPeer(socket)
+      .then(behave)
+      .catch(() => socket.destroy());
   }
 
   #serve<Input, Output>(call: ServerDuplexStream<Input, Output>, meet: (call: ServerDuplexStream<Input, Output>) => Promise<Peer>): void {
@@ -118,7 +142,7 @@ async function behave(peer: Peer): Promise<void> {
       for (let count = 0; count < FLOOD_CHUNKS; count++) await peer.send(Buffer.alloc(FLOOD_CHUNK_BYTES, count));
       return peer.succeed();
     case "deaf":
-      return;
+      return await peer.wait();
     case "break":
       await peer.send(Buffer.from("so far"));
       return peer.fail(status.INTERNAL, "broke off");
@@ -137,6 +161,7 @@ async function processPeer(call: ServerDuplexStream<StreamInput, StreamOutput>):
     behaviour: BEHAVIOURS.find((name) => name === word) ?? "echo",
     input: inputOf(messages, ({ input }) => (input?.$case === "stdin" ? input.value : input?.$case === "stdinClose" ? "end" : undefined)),
     send: (value) => write(call, { output: { $case: "stdout", value } }),
+    wait: async () => {},
     succeed: () => {
       if (start?.$case === "start") call.write({ output: { $case: "exitCode", value: 0 } });
       call.end();
@@ -155,12 +180,90 @@ async function connectionPeer(call: ServerDuplexStream<PortForwardInput, PortFor
     behaviour,
     input: inputOf(messages, ({ input }) => (input?.$case === "data" ? input.value : input?.$case === "halfClose" ? "end" : undefined)),
     send: (value) => write(call, { output: { $case: "data", value } }),
+    wait: async () => {},
     succeed: () => {
       call.write({ output: { $case: "halfClose", value: {} } });
       call.end();
     },
     fail: (code, details) => call.destroy(Object.assign(new Error(details), { code, details })),
   };
+}
+
+/** The frames of auraed's socket for streams, from the other side. */
+async function streamPeer(socket: Socket): Promise<Peer> {
+  const reader = new SocketReader(socket);
+  const behaviour = BEHAVIOURS[(await reader.take(2)).readUInt16BE(0) - 1] ?? "refuse";
+  if (behaviour !== "refuse") socket.write(Buffer.from([0]));
+  return {
+    behaviour,
+    input: framesOf(reader),
+    send: async (bytes) => {
+      if (socket.write(Buffer.concat([uint32(bytes.length), bytes]))) return;
+      const { promise, resolve, reject } = Promise.withResolvers<void>();
+      socket.once("drain", resolve).once("close", () => reject(new Error("the client has left")));
+      await promise;
+    },
+    wait: async () => {
+      await delay(DEAF_MS);
+      await reader.drain();
+    },
+    // The client closes.
+    succeed: () => {
+      socket.write(uint32(0));
+      void reader.drain();
+    },
+    fail: (_, details) => {
+      if (behaviour !== "refuse") socket.write(uint32(0xffff_ffff));
+      socket.end(behaviour === "refuse" ? `\u0001${details}` : details);
+      void reader.drain();
+    },
+  };
+}
+
+/** To the half-close. */
+async function* framesOf(reader: SocketReader): AsyncGenerator<Buffer, void, void> {
+  for (let length = await reader.number(); length > 0; length = await reader.number()) yield await reader.take(length);
+}
+
+class SocketReader {
+  readonly #chunks: AsyncIterator<Buffer>;
+  readonly #socket: Socket;
+  #held: Buffer = Buffer.alloc(0);
+
+  constructor(socket: Socket) {
+    this.#socket = socket;
+    this.#chunks = socket.iterator({ destroyOnReturn: false })[Symbol.asyncIterator]() as AsyncIterator<Buffer>;
+  }
+
+  /** Reads to the client's end, then closes. Never rejects. */
+  async drain(): Promise<void> {
+    await (async () => {
+      while ((await this.#chunks.next()).done !== true);
+    })().catch(() => {});
+    this.#socket.destroy();
+  }
+
+  async number(): Promise<number> {
+    return (await this.take(4)).readUInt32BE(0);
+  }
+
+  /** Rejects when the client closes before. */
+  async take(count: number): Promise<Buffer> {
+    while (this.#held.length < count) {
+      const next = await this.#chunks.next();
+      if (next.done === true) throw new Error("the client has left");
+      this.#held = Buffer.concat([this.#held, next.value]);
+    }
+    const bytes = this.#held.subarray(0, count);
+    this.#held = this.#held.subarray(count);
+    return bytes;
+  }
+}
+
+function uint32(value: number): Buffer {
+  const bytes = Buffer.alloc(4);
+  bytes.writeUInt32BE(value);
+  return bytes;
 }
 
 async function* inputOf<Message>(

@@ -33,17 +33,22 @@ interface Refusal {
   readonly text: string;
 }
 
+export interface StreamingServer extends StreamUrls, AsyncDisposable {
+  /** Clients being served. */
+  readonly openSessions: number;
+}
+
 /** The listener behind kubectl exec, attach and port-forward. The token in a URL is the only authority. */
 export async function openStreaming(
   options: StreamingOptions,
   modules: { readonly runtime: Runtime; readonly log: Log },
-): Promise<StreamUrls & AsyncDisposable> {
+): Promise<StreamingServer> {
   const streaming = new Streaming(options, modules);
   await streaming.listen();
   return streaming;
 }
 
-class Streaming implements StreamUrls, AsyncDisposable {
+class Streaming implements StreamingServer {
   readonly #options: StreamingOptions;
   readonly #runtime: Runtime;
   readonly #log: Log;
@@ -79,6 +84,10 @@ class Streaming implements StreamUrls, AsyncDisposable {
     const bound = this.#server.address();
     const boundPort = typeof bound === "object" && bound !== null ? bound.port : port;
     this.#baseUrl = `http://${address.includes(":") ? `[${address}]` : address}:${boundPort}`;
+  }
+
+  get openSessions(): number {
+    return this.#sessions.size;
   }
 
   register(request: StreamRequest): string {
@@ -188,8 +197,7 @@ async function speakWebSocket(
   const websocket = await acceptWebSocket(request, socket, chosen);
   if (websocket === undefined) return "refused";
   if (found.kind !== "portforward") {
-    const { idleTimeoutMs } = parts.timeouts;
-    return (await serveProcessOverWebSocket(websocket, found, { context: parts.context, idleTimeoutMs })).kind;
+    return (await serveProcessOverWebSocket(websocket, found, { context: parts.context, ...parts.timeouts })).kind;
   }
   await servePortForwardOverSpdy(createWebSocketStream(websocket), found, parts);
   return "success";

@@ -77,6 +77,8 @@ async function servePair(
   context: SessionContext,
 ): Promise<void> {
   const { error, data } = pair;
+  // Ours to write; a client that writes there must not wait for a reader.
+  error.incoming.discard();
   const client = {
     incoming: data.incoming,
     gone,
@@ -91,7 +93,6 @@ async function servePair(
     await error.end();
     // What the client still sends goes nowhere.
     data.incoming.discard();
-    error.incoming.discard();
   } catch {
     // The client has left.
   }

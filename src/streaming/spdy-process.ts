@@ -68,6 +68,8 @@ class Gathering {
     const type = stream.headers.get("streamtype") ?? "";
     if (!this.#missing.delete(type)) return false;
     this.#found.set(type, stream);
+    // Ours to write; a client that writes there must not wait for a reader.
+    if (type !== "stdin" && type !== "resize") stream.incoming.discard();
     if (this.#missing.size === 0) this.#complete.resolve(this.#found);
     return true;
   }

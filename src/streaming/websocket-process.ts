@@ -24,10 +24,10 @@ const LINGER_MS = 5_000;
 export async function serveProcessOverWebSocket(
   websocket: WebSocket,
   request: ExecStreamRequest | AttachStreamRequest,
-  parts: { readonly context: SessionContext; readonly idleTimeoutMs: number },
+  parts: { readonly context: SessionContext; readonly idleTimeoutMs: number; readonly probeIntervalMs: number },
 ): Promise<Outcome> {
   using idle = new IdleTimer(parts.idleTimeoutMs, () => websocket.terminate());
-  const client = new WebSocketClient(websocket, request, () => idle.touch());
+  const client = new WebSocketClient(websocket, request, { onActivity: () => idle.touch(), probeIntervalMs: parts.probeIntervalMs });
   await client.greet(request);
   const outcome = await serveProcess(request, client, parts.context);
   const timer = setTimeout(() => websocket.terminate(), LINGER_MS);
@@ -45,10 +45,16 @@ class WebSocketClient implements Channels {
   readonly #gone = new AbortController();
   readonly #closed = Promise.withResolvers<void>();
   readonly #onActivity: () => void;
+  readonly #probeIntervalMs: number;
 
-  constructor(websocket: WebSocket, request: ExecStreamRequest | AttachStreamRequest, onActivity: () => void) {
+  constructor(
+    websocket: WebSocket,
+    request: ExecStreamRequest | AttachStreamRequest,
+    parts: { readonly onActivity: () => void; readonly probeIntervalMs: number },
+  ) {
     this.#websocket = websocket;
-    this.#onActivity = onActivity;
+    this.#onActivity = parts.onActivity;
+    this.#probeIntervalMs = parts.probeIntervalMs;
     this.#wanted = { stdout: request.stdout, stderr: request.stderr && !request.terminal };
     this.stdin = request.stdin ? new ByteQueue() : undefined;
     this.#sizeBytes = new ByteQueue();
@@ -118,7 +124,10 @@ class WebSocketClient implements Channels {
     const queue = channel === STDIN ? this.stdin : channel === RESIZE ? this.#sizeBytes : undefined;
     if (queue === undefined) return;
     this.#websocket.pause();
+    // A connection that is not read does not notice that its client is gone; a write does.
+    const probe = setInterval(() => this.#websocket.ping(undefined, undefined, () => {}), this.#probeIntervalMs);
     await queue.push(bytes);
+    clearInterval(probe);
     this.#websocket.resume();
   }
 }

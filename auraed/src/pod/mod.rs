@@ -24,6 +24,7 @@ pub mod reaper;
 pub mod sandbox;
 pub mod session;
 pub mod stats;
+pub mod stream_socket;
 pub mod supervisor;
 pub mod sysctl;
 mod update;

@@ -12,7 +12,7 @@ it("no client breaks the streaming server", { timeout: (seconds + 120) * 1000 },
   const { cases, outcomes, peakBytes, residueBytes } = await fuzz({
     firstSeed,
     durationMs: seconds * 1000,
-    onThrown: (finding) => t.diagnostic(finding.message),
+    onFinding: (finding) => t.diagnostic(finding.message),
   });
   const mib = (bytes: number) => `${(bytes / 1024 / 1024).toFixed(1)} MiB`;
   t.diagnostic(

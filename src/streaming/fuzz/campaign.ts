@@ -7,7 +7,7 @@ import { type Log, type LogFields, silentLog } from "../../lib/log.ts";
 import type { Runtime } from "../../runtime/runtime.ts";
 import { openStreaming } from "../server.ts";
 import { play } from "./client.ts";
-import { CONTAINER_ID, POD_ID } from "./requests.ts";
+import { CONTAINER_ID, POD_IDS } from "./requests.ts";
 import { type Script, scriptOf } from "./script.ts";
 
 /** Clients at a time. */
@@ -20,13 +20,13 @@ const POLL_MS = 5;
 /** Over what the process holds after its first batches. */
 const MAX_GROWTH_BYTES = 256 * 1024 * 1024;
 /** What may stay when all is over and the garbage is collected. */
-const MAX_RESIDUE_BYTES = 16 * 1024 * 1024;
+const MAX_RESIDUE_BYTES = 64 * 1024 * 1024;
 const WARM_UP_BATCHES = 5;
 
 export interface Campaign {
   readonly firstSeed: number;
-  /** Told at once of what nobody catches, with the seeds: a test may be ended by it. */
-  readonly onThrown: (finding: Error) => void;
+  /** Told at once, with the seeds: what nobody catches may end a test, and a session that hangs holds the server's end up. */
+  readonly onFinding: (finding: Error) => void;
   /** It ends with the batch that is under way. */
   readonly durationMs: number;
 }
@@ -41,15 +41,17 @@ export interface Report {
 }
 
 /**
- * Lets clients by ascending seeds loose on the streaming server, with a fake auraed behind it, a few at a time. Throws an error that names the
+ * Lets clients by ascending seeds loose on the streaming server, with fake auraeds behind it, a few at a time. Throws an error that names the
  * seeds when something is thrown that nobody catches, when sessions, connections or calls outlive their clients, or when memory grows.
  */
 export async function fuzz(campaign: Campaign): Promise<Report> {
-  await using auraed = await FakeAuraed.start();
+  await using flat = await FakeAuraed.start("flat");
+  await using guest = await FakeAuraed.start("guest");
   const outcomes = new Map<string, number>();
   const options = { address: "127.0.0.1", port: 0, streamCreationTimeoutMs: 50, probeIntervalMs: 100 };
-  await using server = await openStreaming(options, { runtime: runtimeWith(auraed), log: countOutcomes(outcomes) });
-  using thrown = new Thrown(campaign.onThrown);
+  await using server = await openStreaming(options, { runtime: runtimeWith({ flat, guest }), log: countOutcomes(outcomes) });
+  using thrown = new Thrown(campaign.onFinding);
+  const settled = settler(campaign.onFinding);
   const idle = connections();
   const collect = collector();
   let seed = campaign.firstSeed;
@@ -61,7 +63,8 @@ export async function fuzz(campaign: Campaign): Promise<Report> {
     let playing = scripts.length;
     for (const script of scripts) void play(script, server.register(script.request)).then(() => playing--);
     await settled(scripts, () => playing === 0, { what: "clients", limitMs: PLAY_MS });
-    await settled(scripts, () => auraed.openCalls === 0, { what: "calls to auraed", limitMs: SETTLE_MS });
+    await settled(scripts, () => server.openSessions === 0, { what: "sessions", limitMs: SETTLE_MS });
+    await settled(scripts, () => flat.openCalls + guest.openCalls === 0, { what: "calls to auraed", limitMs: SETTLE_MS });
     await settled(scripts, () => connections() <= idle, { what: "connections", limitMs: SETTLE_MS });
     thrown.check();
     const rssBytes = process.memoryUsage.rss();
@@ -75,11 +78,15 @@ export async function fuzz(campaign: Campaign): Promise<Report> {
   return { cases: seed - campaign.firstSeed, outcomes, peakBytes, residueBytes };
 }
 
-/** One running container and one ready pod, both of them with the fake auraed. */
-function runtimeWith({ agent }: FakeAuraed): Runtime {
-  const pod = { id: POD_ID, agent, record: { state: { phase: "ready", sandbox: {} } } };
-  const container = { id: CONTAINER_ID, pod, record: { state: { phase: "running" } } };
-  return { pods: new Map([[POD_ID, pod]]), containers: new Map([[CONTAINER_ID, container]]) } as unknown as Runtime;
+/** A running container in a flat pod, and a pod that is reached like a guest. */
+function runtimeWith(auraeds: { readonly flat: FakeAuraed; readonly guest: FakeAuraed }): Runtime {
+  const [flatPod, guestPod] = POD_IDS.map((id, index) => {
+    const { agent } = index === 0 ? auraeds.flat : auraeds.guest;
+    return { id, agent, record: { state: { phase: "ready", sandbox: {} } } };
+  });
+  const container = { id: CONTAINER_ID, pod: flatPod, record: { state: { phase: "running" } } };
+  const pods = new Map([flatPod, guestPod].map((pod) => [pod?.id, pod]));
+  return { pods, containers: new Map([[CONTAINER_ID, container]]) } as unknown as Runtime;
 }
 
 function countOutcomes(outcomes: Map<string, number>): Log {
@@ -96,16 +103,22 @@ function connections(): number {
   return process.getActiveResourcesInfo().filter((name) => name === "TCPSocketWrap" || name === "PipeWrap").length;
 }
 
-async function settled(
-  scripts: readonly Script[],
-  isOver: () => boolean,
-  wait: { readonly what: string; readonly limitMs: number },
-): Promise<void> {
-  // Counted in turns, so that a machine that is busy elsewhere is no finding.
-  for (let turn = 0; !isOver(); turn++) {
-    if (turn * POLL_MS > wait.limitMs) throw finding(scripts, `${wait.what} are left after ${wait.limitMs} ms`);
-    await delay(POLL_MS);
-  }
+function settler(onFinding: (finding: Error) => void) {
+  return async (
+    scripts: readonly Script[],
+    isOver: () => boolean,
+    wait: { readonly what: string; readonly limitMs: number },
+  ): Promise<void> => {
+    // Counted in turns, so that a machine that is busy elsewhere is no finding.
+    for (let turn = 0; !isOver(); turn++) {
+      if (turn * POLL_MS > wait.limitMs) {
+        const found = finding(scripts, `${wait.what} are left after ${wait.limitMs} ms`);
+        onFinding(found);
+        throw found;
+      }
+      await delay(POLL_MS);
+    }
+  };
 }
 
 function finding(scripts: readonly Script[], problem: string, cause?: unknown): Error {
@@ -115,16 +128,16 @@ function finding(scripts: readonly Script[], problem: string, cause?: unknown): 
 
 /** What was thrown where nobody catches it. */
 class Thrown implements Disposable {
-  readonly #onThrown: (finding: Error) => void;
+  readonly #onFinding: (finding: Error) => void;
   #scripts: readonly Script[] = [];
   #first: Error | undefined;
   readonly #note = (error: unknown): void => {
     this.#first ??= finding(this.#scripts, `thrown and not caught: ${String(error)}`, error);
-    this.#onThrown(this.#first);
+    this.#onFinding(this.#first);
   };
 
-  constructor(onThrown: (finding: Error) => void) {
-    this.#onThrown = onThrown;
+  constructor(onFinding: (finding: Error) => void) {
+    this.#onFinding = onFinding;
     process.on("unhandledRejection", this.#note).on("uncaughtException", this.#note);
   }
 

@@ -29,7 +29,7 @@ export class Random {
     return this.next() < probability * 0x1_0000_0000;
   }
 
-  pick<T>(choices: readonly [T, ...T[]]): T {
+  pick<T>(choices: readonly [T, ...(readonly T[])]): T {
     return choices[this.below(choices.length)] ?? choices[0];
   }
 

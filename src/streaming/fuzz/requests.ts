@@ -3,7 +3,8 @@ import type { AttachStreamRequest, ExecStreamRequest, PortForwardStreamRequest }
 import type { Random } from "./random.ts";
 
 export const CONTAINER_ID = "fuzzed-container";
-export const POD_ID = "fuzzed-pod";
+/** One whose auraed takes forwarded connections on a socket, one that is reached by gRPC alone. */
+export const POD_IDS = ["flat-pod", "guest-pod"] as const;
 
 export function processRequest(random: Random): ExecStreamRequest | AttachStreamRequest {
   const terminal = random.chance(0.3);
@@ -12,8 +13,8 @@ export function processRequest(random: Random): ExecStreamRequest | AttachStream
   return { kind: "exec", containerId: CONTAINER_ID, command: [random.pick(BEHAVIOURS)], ...streams };
 }
 
-export function forwardRequest(): PortForwardStreamRequest {
-  return { kind: "portforward", podId: POD_ID, ports: [] };
+export function forwardRequest(random: Random): PortForwardStreamRequest {
+  return { kind: "portforward", podId: random.pick(POD_IDS), ports: [] };
 }
 
 /** A port behind which the fake pod behaves some way; now and then one that is none. */

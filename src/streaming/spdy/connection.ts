@@ -49,8 +49,8 @@ export class SpdyConnection {
     this.#onStream = parts.onStream;
     this.#probeIntervalMs = parts.probeIntervalMs;
     this.#onActivity = parts.onActivity;
-    transport.on("error", (error) => this.#gone.abort(clientGone(`the connection broke: ${error.message}`)));
-    transport.on("close", () => this.#gone.abort(clientGone("the client has closed the connection")));
+    transport.on("error", (error) => this.#lose(`the connection broke: ${error.message}`));
+    transport.on("close", () => this.#lose("the client has closed the connection"));
   }
 
   /** Aborts when the connection has ended, whoever ended it. */
@@ -68,9 +68,7 @@ export class SpdyConnection {
     } catch (error) {
       if (!this.gone.aborted) throw error;
     } finally {
-      this.#gone.abort(clientGone("the connection has ended"));
-      for (const stream of this.#streams.values()) stream.ended();
-      this.#streams.clear();
+      this.#lose("the connection has ended");
       this.#codec[Symbol.dispose]();
       this.#transport.destroy();
     }
@@ -106,6 +104,12 @@ export class SpdyConnection {
 
   forget(stream: SpdyStream): void {
     this.#streams.delete(stream.id);
+  }
+
+  /** A frame may be waiting for room in a stream that nobody reads any more, and `run` for the frame. */
+  #lose(why: string): void {
+    this.#gone.abort(clientGone(why));
+    for (const stream of this.#streams.values()) stream.ended();
   }
 
   #nextDrain(): Promise<void> {
