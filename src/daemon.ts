@@ -32,6 +32,7 @@ import { openInstanceId } from "./store/instance.ts";
 import { rebuild } from "./store/pod-records.ts";
 import { lockDirectory } from "./store/root-lock.ts";
 import { openStore } from "./store/store.ts";
+import type { StreamingOptions } from "./streaming/options.ts";
 import { openStreaming } from "./streaming/server.ts";
 import { NodeVirtualization } from "./vm/virtualization.ts";
 import { QemuVmm } from "./vm/vmm.ts";
@@ -116,12 +117,7 @@ export async function openDaemon(config: Config, modules: { readonly log: Log; r
     shutdown: shutdown.signal,
   };
   await recover(runtime, { ...(await readRecords(runtime)), complete });
-  const streaming = stack.use(
-    await openStreaming(
-      { address: config.streaming.address, port: config.streaming.port },
-      { runtime, log: log.child({ room: "streaming" }) },
-    ),
-  );
+  const streaming = stack.use(await openStreaming(streamingOptions(config.streaming), { runtime, log: log.child({ room: "streaming" }) }));
   const edge: Edge = { runtime, streamUrls: streaming, log: log.child({ room: "cri" }), shutdown: shutdown.signal };
   stack.use(await serve(config.listen, edge));
   // Before the server waits for its calls: a stream of events has no end of its own.
@@ -158,6 +154,11 @@ function imageOptions(config: Config): ImageOptions {
     noProgressTimeoutMs: config.image.noProgressTimeoutMs,
     pinnedImages: config.image.pinned,
   };
+}
+
+function streamingOptions({ address, port, tlsCertFile, tlsKeyFile, idleTimeoutMs }: Config["streaming"]): StreamingOptions {
+  const tls = tlsCertFile === "" ? undefined : { certFile: tlsCertFile, keyFile: tlsKeyFile };
+  return { address, port, tls, idleTimeoutMs };
 }
 
 async function runtimeOptions(config: Config, instanceId: string): Promise<RuntimeOptions> {

@@ -21,12 +21,21 @@ check() {
   fi
 }
 
+# no_output COMMAND...: what it prints is what is wrong.
+no_output() {
+  local output
+  output=$("$@" 2>&1) && [ -z "$output" ] && return
+  printf '%s\n' "$output"
+  return 1
+}
+
 rust() {
   (cd auraed && cargo "$@")
 }
 
 if [ "${1:-}" = --fix ]; then
   check "biome" biome check --write --error-on-warnings
+  check "gofmt" gofmt -w e2e/streaming-client
   check "rustfmt" rust fmt
 else
   check "biome" biome ci --error-on-warnings
@@ -34,6 +43,7 @@ else
   check "oxlint, type-aware" oxlint --type-aware --deny-warnings
   check "structure" node --test --test-reporter=dot "tools/*.test.ts"
   check "generated code" tools/proto.sh --check
+  check "gofmt" no_output gofmt -l e2e/streaming-client
   check "shellcheck" shellcheck -x tools/*.sh guest/kernel/*.sh e2e/critest/images/*.sh .ci/run
   check "rustfmt" rust fmt --check -- --color never
   check "clippy" tools/build-auraed.sh clippy --locked --all-targets --quiet --color never -- -D warnings -D clippy::too_many_lines

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # peers.sh [NAME...]: builds the pinned programs that tests and benchmarks drive or compare with, into the cache, and links them
 # as build/peers/bin/NAME and build/peers/cni/NAME.
-# Names: crictl critest ginkgo containerd runc cni-plugins; without one, all of them. Each has a module of its own in tools/peers, whose go.sum is the pin.
+# Names: crictl critest ginkgo containerd runc cni-plugins streaming-client; without one, all of them. Each has a module of its own in tools/peers,
+# whose go.sum is the pin; streaming-client is ours, in e2e.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=tools/env.sh
@@ -11,7 +12,7 @@ export GOFLAGS="-mod=readonly -trimpath -buildvcs=false" GOWORK=off
 
 main() {
   local name
-  [ $# -gt 0 ] || set -- crictl critest ginkgo containerd runc cni-plugins
+  [ $# -gt 0 ] || set -- crictl critest ginkgo containerd runc cni-plugins streaming-client
   mkdir -p "$cache/peers" build/peers/{bin,cni}
   for name in "$@"; do peer "$name"; done
   done_step
@@ -45,7 +46,11 @@ peer() {
     cni-plugins)
       build "$1" cni-plugins 1.9.1 github.com/containernetworking/plugins/plugins/{main/bridge,main/loopback,ipam/host-local,meta/portmap}
       ;;
-    *) die "unknown peer '$1'; known: crictl critest ginkgo containerd runc cni-plugins" ;;
+    streaming-client)
+      # The version is that of the libraries it drives us with.
+      build "$1" e2e/streaming-client 0.37.2 aurae-cri/e2e/streaming-client
+      ;;
+    *) die "unknown peer '$1'; known: crictl critest ginkgo containerd runc cni-plugins streaming-client" ;;
   esac
 }
 
@@ -53,7 +58,8 @@ peer() {
 build() {
   local name=$1 module=tools/peers/$2 version=$3 key target temporary package lock
   shift 3
-  key=$({ cat "$module/go.mod" "$module/go.sum" && echo "$go_version $linker $tags $cgo $*"; } | sha256sum | cut -c 1-12)
+  [ -d "$module" ] || module=${module#tools/peers/}
+  key=$({ cat "$module"/* && echo "$go_version $linker $tags $cgo $*"; } | sha256sum | cut -c 1-12)
   target="$cache/peers/$name-$version-$key"
   if [ ! -d "$target" ]; then
     exec {lock}>"$cache/peers/$name.lock"

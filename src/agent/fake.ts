@@ -54,7 +54,7 @@ interface Peer {
  * An auraed without containers, on a unix socket of its own. A command of one word is a behaviour; so is a port, by its place in `BEHAVIOURS`
  * from 1 on; an attached container echoes. ExecSync succeeds at once.
  */
-export class FakeAuraed implements AsyncDisposable {
+export class BehavingAuraed implements AsyncDisposable {
   readonly agent: Agent;
   readonly #server: Server;
   readonly #streams: NetServer | undefined;
@@ -74,12 +74,12 @@ export class FakeAuraed implements AsyncDisposable {
   }
 
   /** `flat`: with the socket for streams that a guest's auraed has not. */
-  static async start(mode: "flat" | "guest"): Promise<FakeAuraed> {
+  static async start(mode: "flat" | "guest"): Promise<BehavingAuraed> {
     const dir = await mkdtemp(join(tmpdir(), "fake-auraed-"));
     const socketPath = join(dir, "auraed.sock");
     const server = new Server();
     const streams = mode === "flat" ? createServer({ allowHalfOpen: true }) : undefined;
-    const fake = new FakeAuraed({ server, streams, dir, socketPath });
+    const fake = new BehavingAuraed({ server, streams, dir, socketPath });
     streams?.on("connection", (socket) => fake.#serveStream(socket)).listen(join(dir, "stream.sock"));
     const { exec, attach, portForward, execSync } = PodServiceService;
     const process = (call: ServerDuplexStream<StreamInput, StreamOutput>) => fake.#serve(call, processPeer);

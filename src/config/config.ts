@@ -80,10 +80,15 @@ export interface AuraedConfig {
 }
 
 export interface StreamingConfig {
-  /** IPv4 or IPv6 literal. */
+  /** IPv4 or IPv6 literal of the loopback interface. */
   readonly address: string;
   /** 0: any free one. */
   readonly port: number;
+  /** "" together with `tlsKeyFile`: plain HTTP. */
+  readonly tlsCertFile: string;
+  readonly tlsKeyFile: string;
+  /** Of a session without a byte. 0: never. */
+  readonly idleTimeoutMs: number;
 }
 
 export interface MetricsConfig {

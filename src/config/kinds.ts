@@ -1,5 +1,6 @@
 import { isIP } from "node:net";
 import { isAbsolute, normalize } from "node:path";
+import { isLoopback } from "../lib/loopback.ts";
 import { formatDuration, formatSize, parseDurationMs, parseSizeBytes } from "../lib/units.ts";
 
 /** A TOML value that a key can have; a date, a float or a list of anything else is none. */
@@ -40,6 +41,11 @@ export const textOrNoneKind: Kind<string> = textKind("text", same, same);
 export const durationKind: Kind<number> = textKind('duration, such as "90s", "5m" or "1h30m"', parseDurationMs, formatDuration);
 export const sizeKind: Kind<number> = textKind('size, such as "512MiB" or "2GiB"', (text) => parseSizeBytes(text) || undefined, formatSize);
 export const addressKind: Kind<string> = textKind("IP address", (text) => (isIP(text) === 0 ? undefined : text), same);
+export const loopbackKind: Kind<string> = textKind(
+  'loopback IP address, such as "127.0.0.1" or "::1"',
+  (text) => (isLoopback(text) ? text : undefined),
+  same,
+);
 
 /** The kernel's limit for a socket's path, its closing zero taken off. */
 const SOCKET_PATH_MAX = 107;

@@ -81,12 +81,16 @@ function findContradictions(config: Config, written: ReadonlyMap<string, RawEntr
   const refuse = (path: string, message: string): void => {
     problems.push({ where: written.get(path)?.whereValue ?? path, message: `${path}: ${message}` });
   };
-  const { placement, vm, root, state } = config;
+  const { placement, vm, root, state, streaming } = config;
   if (placement.default === "require-vm" && vm.accelerator === "off") {
     refuse("placement.default", '"require-vm" cannot be kept with vm.accelerator = "off": no pod would start');
   }
   if (vm.accelerator !== "off" && !vm.qemuPath.startsWith("/usr/")) {
     refuse("vm.qemu_path", `${vm.qemuPath} is not below /usr, which is all of the host that a microVM's QEMU can see: install it there`);
+  }
+  if ((streaming.tlsCertFile === "") !== (streaming.tlsKeyFile === "")) {
+    const [given, missing] = streaming.tlsCertFile === "" ? ["tls_key_file", "tls_cert_file"] : ["tls_cert_file", "tls_key_file"];
+    refuse(`streaming.${given}`, `is nothing without streaming.${missing}: name both files, or neither`);
   }
   if (root === state) refuse("state", `the same directory as root (${root}): one is kept over a reboot, the other is not`);
   return problems;

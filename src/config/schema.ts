@@ -6,6 +6,7 @@ import {
   integerKind,
   type Kind,
   listKind,
+  loopbackKind,
   pathKind,
   pathOrNoneKind,
   sizeKind,
@@ -182,8 +183,21 @@ export const schema: SchemaOf<Config> = {
   }),
 
   streaming: table("streaming", "The server behind kubectl exec, attach and port-forward, reached through the kubelet.", {
-    address: key("address", addressKind, "127.0.0.1", "Address to listen on. Keep it one that pods cannot reach."),
+    address: key("address", loopbackKind, "127.0.0.1", "Address to listen on. Any other than a loopback address could be reached by pods."),
     port: key("port", integerKind(0, 65_535), 0, "Port to listen on; 0 takes any free one."),
+    tlsCertFile: key(
+      "tls_cert_file",
+      pathOrNoneKind,
+      "",
+      'PEM file with the server\'s certificate and what it is signed by. It and its key are read anew when they change. "" for both serves plain HTTP.',
+    ),
+    tlsKeyFile: key("tls_key_file", pathOrNoneKind, "", "PEM file with the certificate's private key."),
+    idleTimeoutMs: key(
+      "idle_timeout",
+      durationKind,
+      4 * 3600 * 1000,
+      'A session without a byte either way for so long ends. "0s" lets it wait forever.',
+    ),
   }),
 
   metrics: table("metrics", "Metrics for Prometheus, at http://ADDRESS:PORT/metrics.", {

@@ -8,7 +8,9 @@ export type StreamingFact =
   | { readonly code: "ERR_CLIENT_GONE" }
   /** The streams that the request needs did not all appear in time. */
   | { readonly code: "ERR_STREAMS_MISSING" }
-  | { readonly code: "ERR_LISTEN"; readonly address: string; readonly port: number };
+  | { readonly code: "ERR_LISTEN"; readonly address: string; readonly port: number }
+  /** The certificate or its key cannot be read or used. */
+  | { readonly code: "ERR_TLS_FILES"; readonly path: string };
 
 export class StreamingError extends CodedError<StreamingFact> {}
 

@@ -29,7 +29,9 @@ export async function serveProcess(
   try {
     outcome = await runProcess(request, channels, context);
   } catch (error) {
-    outcome = { kind: "failure", message: channels.gone.aborted ? messageOf(channels.gone.reason) : messageOf(error) };
+    const { signal } = context;
+    const cause = channels.gone.aborted ? channels.gone.reason : signal.aborted ? signal.reason : error;
+    outcome = { kind: "failure", message: messageOf(cause) };
   }
   try {
     await channels.finish(outcome);

@@ -1,68 +1,97 @@
-import { createServer, type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from "node:http";
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import { createServer as createTlsServer, type Server as TlsServer } from "node:https";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
+import { setTimeout as delay } from "node:timers/promises";
 
 import { v4 as uuid } from "uuid";
-import { createWebSocketStream } from "ws";
 
-import { unreachable } from "../lib/coded-error.ts";
+import { messageOf } from "../lib/coded-error.ts";
 import type { Log } from "../lib/log.ts";
+import { isLoopback } from "../lib/loopback.ts";
 import type { Runtime } from "../runtime/runtime.ts";
 import type { StreamRequest, StreamUrls } from "../runtime/stream-request.ts";
 import { StreamingError } from "./errors.ts";
-import { negotiate, PORT_FORWARD_PROTOCOLS, PROCESS_PROTOCOLS } from "./negotiation.ts";
-import { IDLE_TIMEOUT_MS, PROBE_INTERVAL_MS, STREAM_CREATION_TIMEOUT_MS, type StreamingOptions } from "./options.ts";
+import { describe, type KeyPair, KeyPairWatch, readKeyPair } from "./key-pair.ts";
+import { PORT_FORWARD_PROTOCOLS, PROCESS_PROTOCOLS } from "./negotiation.ts";
+import {
+  DRAIN_TIMEOUT_MS,
+  IDLE_TIMEOUT_MS,
+  MAX_SESSIONS,
+  PROBE_INTERVAL_MS,
+  STREAM_CREATION_TIMEOUT_MS,
+  type StreamingOptions,
+} from "./options.ts";
 import type { SessionContext } from "./process-session.ts";
+import { serveWebSocket } from "./serve-websocket.ts";
 import { servePortForwardOverSpdy } from "./spdy-port-forward.ts";
 import { serveProcessOverSpdy } from "./spdy-process.ts";
 import { Tokens } from "./tokens.ts";
-import { acceptWebSocket, offeredSubprotocols, PROCESS_SUBPROTOCOLS, TUNNEL_SUBPROTOCOL } from "./websocket.ts";
-import { serveProcessOverWebSocket } from "./websocket-process.ts";
+import { type Refusal, refuse, switchToSpdy } from "./upgrade.ts";
 
-const MAX_SESSIONS = 1000;
 const RETRY_AFTER_SECONDS = 5;
 /** Of a request's head; the body is none. */
 const REQUEST_TIMEOUT_MS = 10_000;
-/** How long a client that was refused may take to close. */
-const REFUSED_LINGER_MS = 1_000;
-
-/** An answer in place of the switch of protocols. */
-interface Refusal {
-  readonly status: number;
-  readonly headers?: readonly (readonly [name: string, value: string])[];
-  readonly text: string;
-}
+/** For telling clients that the daemon stops. */
+const FAREWELL_MS = 2_000;
 
 export interface StreamingServer extends StreamUrls, AsyncDisposable {
   /** Clients being served. */
   readonly openSessions: number;
 }
 
-/** The listener behind kubectl exec, attach and port-forward. The token in a URL is the only authority. */
+/** The listener behind kubectl exec, attach and port-forward. The token in a URL is the only authority. Throws `ERR_LISTEN`, `ERR_TLS_FILES`. */
 export async function openStreaming(
   options: StreamingOptions,
   modules: { readonly runtime: Runtime; readonly log: Log },
 ): Promise<StreamingServer> {
-  const streaming = new Streaming(options, modules);
+  const pair = options.tls === undefined ? undefined : await readKeyPair(options.tls);
+  const streaming = new Streaming(options, { ...modules, server: makeServer(pair), scheme: pair === undefined ? "http" : "https" });
   await streaming.listen();
+  if (pair !== undefined) streaming.follow(pair);
   return streaming;
+}
+
+/** HTTP/1.1 alone, also with TLS: later versions know no upgrade. */
+function makeServer(pair: KeyPair | undefined): Server | TlsServer {
+  const timeouts = { requestTimeout: REQUEST_TIMEOUT_MS, headersTimeout: REQUEST_TIMEOUT_MS };
+  if (pair === undefined) return createServer(timeouts);
+  return createTlsServer({
+    ...timeouts,
+    ...pair,
+    handshakeTimeout: REQUEST_TIMEOUT_MS,
+    minVersion: "TLSv1.2",
+    ALPNProtocols: ["http/1.1"],
+  });
+}
+
+interface StreamingModules {
+  readonly runtime: Runtime;
+  readonly log: Log;
+  readonly server: Server | TlsServer;
+  readonly scheme: "http" | "https";
 }
 
 class Streaming implements StreamingServer {
   readonly #options: StreamingOptions;
   readonly #runtime: Runtime;
   readonly #log: Log;
-  readonly #server: Server;
+  readonly #server: Server | TlsServer;
+  readonly #scheme: string;
   readonly #tokens = new Tokens();
   readonly #sessions = new Map<Duplex, Promise<void>>();
   readonly #closing = new AbortController();
+  #keyPair: KeyPairWatch | undefined;
+  #draining = false;
   #baseUrl = "";
 
-  constructor(options: StreamingOptions, modules: { readonly runtime: Runtime; readonly log: Log }) {
+  constructor(options: StreamingOptions, modules: StreamingModules) {
     this.#options = options;
     this.#runtime = modules.runtime;
     this.#log = modules.log;
-    this.#server = createServer({ requestTimeout: REQUEST_TIMEOUT_MS, headersTimeout: REQUEST_TIMEOUT_MS });
+    this.#server = modules.server;
+    this.#scheme = modules.scheme;
+    this.#server.on("connection", (socket: Socket) => refuseStrangers(socket));
     this.#server.on("request", (request, response) => this.#answer(request, response));
     this.#server.on("upgrade", (request, stream, head) => this.#upgrade(request, stream, head));
   }
@@ -77,13 +106,22 @@ class Streaming implements StreamingServer {
     } catch (error) {
       throw new StreamingError(
         { code: "ERR_LISTEN", address, port },
-        `streaming: cannot listen on ${address} port ${port}: choose another address or port 0`,
+        `streaming: cannot listen on ${address} port ${port} (${messageOf(error)}): choose another streaming.address, or port 0`,
         { cause: error },
       );
     }
     const bound = this.#server.address();
     const boundPort = typeof bound === "object" && bound !== null ? bound.port : port;
-    this.#baseUrl = `http://${address.includes(":") ? `[${address}]` : address}:${boundPort}`;
+    this.#baseUrl = `${this.#scheme}://${address.includes(":") ? `[${address}]` : address}:${boundPort}`;
+  }
+
+  /** Serves `pair`, and each that takes its place. Sessions that are open keep theirs. */
+  follow(pair: KeyPair): void {
+    const { tls } = this.#options;
+    const server = this.#server;
+    if (tls === undefined || !("setSecureContext" in server)) return;
+    this.#log.info("streaming: serving TLS", describe(pair));
+    this.#keyPair = new KeyPairWatch(tls, pair, { log: this.#log, onChange: (next) => server.setSecureContext(next) });
   }
 
   get openSessions(): number {
@@ -94,15 +132,27 @@ class Streaming implements StreamingServer {
     return `${this.#baseUrl}/${request.kind}/${this.#tokens.issue(request)}`;
   }
 
-  /** Ends every session; exec'd processes are given up. */
+  /** Sessions may end by themselves for a while; then each client is told, and exec'd processes are given up. */
   async [Symbol.asyncDispose](): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#keyPair?.[Symbol.dispose]();
+    this.#draining = true;
+    const { promise: closed, resolve } = Promise.withResolvers<void>();
     this.#server.close(() => resolve());
+    await this.#sessionsEnd(this.#options.drainTimeoutMs ?? DRAIN_TIMEOUT_MS);
     this.#closing.abort(new Error("the daemon is shutting down"));
+    await this.#sessionsEnd(FAREWELL_MS);
     for (const socket of this.#sessions.keys()) socket.destroy();
     this.#server.closeAllConnections();
     await Promise.allSettled(this.#sessions.values());
-    await promise;
+    await closed;
+  }
+
+  /** Until all that are open have ended, or time is up. */
+  async #sessionsEnd(timeoutMs: number): Promise<void> {
+    const timer = new AbortController();
+    const timeout = delay(timeoutMs, undefined, { signal: timer.signal }).catch(() => {});
+    await Promise.race([Promise.allSettled(this.#sessions.values()), timeout]);
+    timer.abort();
   }
 
   /** What does not ask for a switch of protocols gets no stream. Its token is used up all the same. */
@@ -132,8 +182,10 @@ class Streaming implements StreamingServer {
     const [, kind, token, ...rest] = (request.url ?? "").replace(/\?.*$/, "").split("/");
     if (request.method !== "GET" && request.method !== "POST")
       return { status: 405, headers: [["Allow", "GET, POST"]], text: "use GET or POST" };
-    if (this.#sessions.size >= MAX_SESSIONS) {
-      return { status: 429, headers: [["Retry-After", String(RETRY_AFTER_SECONDS)]], text: `${MAX_SESSIONS} streams are open` };
+    if (this.#draining) return { status: 503, text: "the daemon is shutting down" };
+    const maxSessions = this.#options.maxSessions ?? MAX_SESSIONS;
+    if (this.#sessions.size >= maxSessions) {
+      return { status: 429, headers: [["Retry-After", String(RETRY_AFTER_SECONDS)]], text: `${maxSessions} streams are open` };
     }
     const found = token === undefined || rest.length > 0 ? undefined : this.#tokens.redeem(token);
     if (found === undefined || found.kind !== kind) return { status: 404, text: "no such stream: an address works once and for a minute" };
@@ -161,7 +213,7 @@ class Streaming implements StreamingServer {
       streamCreationTimeoutMs: this.#options.streamCreationTimeoutMs ?? STREAM_CREATION_TIMEOUT_MS,
       probeIntervalMs: this.#options.probeIntervalMs ?? PROBE_INTERVAL_MS,
     };
-    if (/^websocket$/i.test(request.headers.upgrade ?? "")) return await speakWebSocket(request, socket, found, { context, timeouts });
+    if (/^websocket$/i.test(request.headers.upgrade ?? "")) return await serveWebSocket(request, socket, found, { context, timeouts });
     if (!/^spdy\/3\.1$/i.test(request.headers.upgrade ?? "")) {
       refuse(socket, { status: 400, text: "this server upgrades to SPDY/3.1 and WebSocket" });
       return "refused";
@@ -177,73 +229,10 @@ class Streaming implements StreamingServer {
   }
 }
 
-async function speakWebSocket(
-  request: IncomingMessage,
-  socket: Socket,
-  found: StreamRequest,
-  parts: {
-    readonly context: SessionContext;
-    readonly timeouts: { readonly idleTimeoutMs: number; readonly streamCreationTimeoutMs: number; readonly probeIntervalMs: number };
-  },
-): Promise<string> {
-  const supported: readonly string[] = found.kind === "portforward" ? [TUNNEL_SUBPROTOCOL] : PROCESS_SUBPROTOCOLS;
-  const offered = offeredSubprotocols(request);
-  // The oldest clients of exec and attach name none.
-  const chosen = offered.length === 0 && found.kind !== "portforward" ? "" : offered.find((name) => supported.includes(name));
-  if (chosen === undefined) {
-    refuse(socket, { status: 403, text: `none of the sub-protocols offered is known here, want one of ${supported.join(", ")}` });
-    return "refused";
-  }
-  const websocket = await acceptWebSocket(request, socket, chosen);
-  if (websocket === undefined) return "refused";
-  if (found.kind !== "portforward") {
-    return (await serveProcessOverWebSocket(websocket, found, { context: parts.context, ...parts.timeouts })).kind;
-  }
-  await servePortForwardOverSpdy(createWebSocketStream(websocket), found, parts);
-  return "success";
-}
-
-/** Answers the upgrade. Undefined: it was refused. */
-function switchToSpdy<Protocol extends string>(
-  request: IncomingMessage,
-  socket: Socket,
-  supported: readonly Protocol[],
-): Protocol | undefined {
-  const negotiated = negotiate(request, supported);
-  switch (negotiated.kind) {
-    case "agreed": {
-      const lines = ["Connection: Upgrade", "Upgrade: SPDY/3.1", `X-Stream-Protocol-Version: ${negotiated.protocol}`];
-      socket.write(`HTTP/1.1 101 Switching Protocols\r\n${lines.join("\r\n")}\r\n\r\n`);
-      return negotiated.protocol;
-    }
-    case "none offered":
-      refuse(socket, { status: 400, text: "X-Stream-Protocol-Version is missing: name the protocols you speak" });
-      return undefined;
-    case "none known":
-      refuse(socket, {
-        status: 403,
-        headers: supported.map((name) => ["X-Accepted-Stream-Protocol-Versions", name] as const),
-        text: `none of the protocols offered is known here, want one of ${supported.join(", ")}`,
-      });
-      return undefined;
-    default:
-      return unreachable(negotiated);
-  }
-}
-
-/** An HTTP answer on a socket that http.Server has handed over. */
-function refuse(socket: Duplex, refusal: Refusal): void {
-  const text = `${refusal.text}\n`;
-  const headers = [
-    ...(refusal.headers ?? []),
-    ["Connection", "close"],
-    ["Content-Type", "text/plain"],
-    ["Content-Length", String(text.length)],
-  ];
-  const lines = headers.map(([name, value]) => `${name}: ${value}`).join("\r\n");
-  socket.end(`HTTP/1.1 ${refusal.status} ${STATUS_CODES[refusal.status] ?? ""}\r\n${lines}\r\n\r\n${text}`);
-  // To the client's end: an earlier destroy would reset the connection under the answer.
-  socket.resume();
-  const timer = setTimeout(() => socket.destroy(), REFUSED_LINGER_MS);
-  socket.once("close", () => clearTimeout(timer));
+/**
+ * What comes to a loopback address from elsewhere comes from a pod: with `route_localnet`, which host ports of CNI's portmap set on the
+ * bridge, the kernel lets it through.
+ */
+function refuseStrangers(socket: Socket): void {
+  if (!isLoopback(socket.remoteAddress ?? "")) socket.destroy();
 }

@@ -1,5 +1,5 @@
 import type { Duplex } from "node:stream";
-
+import { messageOf } from "../lib/coded-error.ts";
 import type { AttachStreamRequest, ExecStreamRequest } from "../runtime/stream-request.ts";
 import { type Channels, parseSizes } from "./channels.ts";
 import { StreamingError } from "./errors.ts";
@@ -32,12 +32,15 @@ export async function serveProcessOverSpdy(
   const running = connection.run();
   // Reported below, when the session has noticed.
   running.catch(() => {});
-  const serving = (async (): Promise<Outcome> => {
-    const streams = await gathering.wait(parts.timeouts.streamCreationTimeoutMs, connection.gone);
-    return await serveProcess(request, channelsOf(streams, connection, parts.protocol), parts.context);
-  })();
+  const channels = channelsOf(gathering.streams, connection, parts.protocol);
   try {
-    return await serving;
+    await gathering.wait(parts.timeouts.streamCreationTimeoutMs, connection.gone);
+    return await serveProcess(request, channels, parts.context);
+  } catch (error) {
+    // Without a word the client would take the end of its streams for success.
+    const outcome: Outcome = { kind: "failure", message: messageOf(error) };
+    await channels.finish(outcome).catch(() => {});
+    throw error;
   } finally {
     connection.close();
     await running;
@@ -57,8 +60,9 @@ function expectedTypes(request: ExecStreamRequest | AttachStreamRequest, protoco
 /** Collects the streams that a request needs. Others are refused. */
 class Gathering {
   readonly #missing: Set<string>;
-  readonly #found = new Map<string, SpdyStream>();
-  readonly #complete = Promise.withResolvers<ReadonlyMap<string, SpdyStream>>();
+  /** By type, as they come. */
+  readonly streams = new Map<string, SpdyStream>();
+  readonly #complete = Promise.withResolvers<void>();
 
   constructor(expected: ReadonlySet<string>) {
     this.#missing = new Set(expected);
@@ -67,14 +71,15 @@ class Gathering {
   take(stream: SpdyStream): boolean {
     const type = stream.headers.get("streamtype") ?? "";
     if (!this.#missing.delete(type)) return false;
-    this.#found.set(type, stream);
+    this.streams.set(type, stream);
     // Ours to write; a client that writes there must not wait for a reader.
     if (type !== "stdin" && type !== "resize") stream.incoming.discard();
-    if (this.#missing.size === 0) this.#complete.resolve(this.#found);
+    if (this.#missing.size === 0) this.#complete.resolve();
     return true;
   }
 
-  wait(timeoutMs: number, gone: AbortSignal): Promise<ReadonlyMap<string, SpdyStream>> {
+  /** Throws `ERR_STREAMS_MISSING`. */
+  wait(timeoutMs: number, gone: AbortSignal): Promise<void> {
     const fail = () =>
       this.#complete.reject(
         new StreamingError(
@@ -91,10 +96,14 @@ class Gathering {
 }
 
 function channelsOf(streams: ReadonlyMap<string, SpdyStream>, connection: SpdyConnection, protocol: ProcessProtocol): Channels {
-  const sizes = streams.get("resize")?.incoming;
   return {
-    stdin: streams.get("stdin")?.incoming,
-    sizes: sizes === undefined ? undefined : parseSizes(sizes),
+    get stdin() {
+      return streams.get("stdin")?.incoming;
+    },
+    get sizes() {
+      const bytes = streams.get("resize")?.incoming;
+      return bytes === undefined ? undefined : parseSizes(bytes);
+    },
     gone: connection.gone,
     write: async (name, bytes) => await streams.get(name)?.write(bytes),
     finish: async (outcome) => {

@@ -13,7 +13,9 @@ export const PROCESS_SUBPROTOCOLS = [
   "channel.k8s.io",
   "base64.channel.k8s.io",
 ] as const;
+/** The bytes of a port-forward over SPDY. */
 export const TUNNEL_SUBPROTOCOL = "SPDY/3.1+portforward.k8s.io";
+export const PORT_FORWARD_SUBPROTOCOLS = [TUNNEL_SUBPROTOCOL, "v4.channel.k8s.io", "v4.base64.channel.k8s.io"] as const;
 
 export function offeredSubprotocols(request: IncomingMessage): string[] {
   return (request.headers["sec-websocket-protocol"] ?? "")

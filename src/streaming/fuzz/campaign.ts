@@ -2,7 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 
-import { FakeAuraed } from "../../agent/fake.ts";
+import { BehavingAuraed } from "../../agent/fake.ts";
 import { type Log, type LogFields, silentLog } from "../../lib/log.ts";
 import type { Runtime } from "../../runtime/runtime.ts";
 import { openStreaming } from "../server.ts";
@@ -45,8 +45,8 @@ export interface Report {
  * seeds when something is thrown that nobody catches, when sessions, connections or calls outlive their clients, or when memory grows.
  */
 export async function fuzz(campaign: Campaign): Promise<Report> {
-  await using flat = await FakeAuraed.start("flat");
-  await using guest = await FakeAuraed.start("guest");
+  await using flat = await BehavingAuraed.start("flat");
+  await using guest = await BehavingAuraed.start("guest");
   const outcomes = new Map<string, number>();
   const options = { address: "127.0.0.1", port: 0, streamCreationTimeoutMs: 50, probeIntervalMs: 100 };
   await using server = await openStreaming(options, { runtime: runtimeWith({ flat, guest }), log: countOutcomes(outcomes) });
@@ -79,7 +79,7 @@ export async function fuzz(campaign: Campaign): Promise<Report> {
 }
 
 /** A running container in a flat pod, and a pod that is reached like a guest. */
-function runtimeWith(auraeds: { readonly flat: FakeAuraed; readonly guest: FakeAuraed }): Runtime {
+function runtimeWith(auraeds: { readonly flat: BehavingAuraed; readonly guest: BehavingAuraed }): Runtime {
   const [flatPod, guestPod] = POD_IDS.map((id, index) => {
     const { agent } = index === 0 ? auraeds.flat : auraeds.guest;
     return { id, agent, record: { state: { phase: "ready", sandbox: {} } } };

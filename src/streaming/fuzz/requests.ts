@@ -14,7 +14,8 @@ export function processRequest(random: Random): ExecStreamRequest | AttachStream
 }
 
 export function forwardRequest(random: Random): PortForwardStreamRequest {
-  return { kind: "portforward", podId: random.pick(POD_IDS), ports: [] };
+  const ports = Array.from({ length: 1 + random.below(3) }, () => 1 + random.below(BEHAVIOURS.length));
+  return { kind: "portforward", podId: random.pick(POD_IDS), ports };
 }
 
 /** A port behind which the fake pod behaves some way; now and then one that is none. */

@@ -4,7 +4,7 @@ import { mutate } from "./mutate.ts";
 import { Random } from "./random.ts";
 import { forwardRequest, processRequest } from "./requests.ts";
 import { SPDY_LIES, spdyForwarding, spdyProcess, spdyTrouble } from "./spdy.ts";
-import { inWebSocket, WEBSOCKET_LIES, websocketProcess, websocketTrouble } from "./websocket.ts";
+import { inWebSocket, WEBSOCKET_LIES, websocketForwarding, websocketProcess, websocketTrouble } from "./websocket.ts";
 
 /** What one client does, from its connection to its end. All of it follows from the seed. */
 export interface Script {
@@ -40,7 +40,8 @@ function conversation(random: Random, mutations: number): Conversation {
   const kind = random.below(20);
   if (kind < 7) return overSpdy(random, mutations);
   if (kind < 12) return forwardOverSpdy(random, mutations);
-  if (kind < 17) return overWebSocket(random, mutations);
+  if (kind < 16) return overWebSocket(random, mutations);
+  if (kind < 17) return forwardOverWebSocket(random, mutations);
   if (kind < 18) return tunnelled(random, mutations);
   if (kind < 19) return badHead(random, mutations);
   return noise(random);
@@ -72,6 +73,14 @@ function overWebSocket(random: Random, mutations: number): Conversation {
   const frames = websocketProcess(random, request, protocol);
   const pieces = mutate(random, frames, { count: mutations, lies: WEBSOCKET_LIES, trouble: websocketTrouble });
   return { what: `${request.kind} over WebSocket '${protocol}'`, request, head: headOf({ upgrade: "websocket", protocol }), pieces };
+}
+
+function forwardOverWebSocket(random: Random, mutations: number): Conversation {
+  const request = forwardRequest(random);
+  const protocol = random.pick(["v4.channel.k8s.io", "v4.base64.channel.k8s.io"]);
+  const frames = websocketForwarding(random, request.ports, protocol);
+  const pieces = mutate(random, frames, { count: mutations, lies: WEBSOCKET_LIES, trouble: websocketTrouble });
+  return { what: `port-forward over WebSocket '${protocol}'`, request, head: headOf({ upgrade: "websocket", protocol }), pieces };
 }
 
 /** SPDY that is broken inside WebSocket that is sound, or the other way round. */

@@ -13,11 +13,7 @@ const MASKED = 0x80;
 
 /** The frames of an exec or attach that goes well. */
 export function websocketProcess(random: Random, request: ExecStreamRequest | AttachStreamRequest, protocol: string): Buffer[] {
-  const base64 = protocol.includes("base64");
-  const message = (channel: number, bytes: Buffer) =>
-    base64
-      ? frame(random, FIN | TEXT, Buffer.from(`${channel}${bytes.toString("base64")}`))
-      : frame(random, FIN | BINARY, Buffer.concat([Buffer.from([channel]), bytes]));
+  const message = messagesOf(random, protocol);
   const frames: Buffer[] = [];
   if (request.terminal) frames.push(message(4, Buffer.from('{"Width":80,"Height":24}')));
   if (request.stdin) {
@@ -27,6 +23,21 @@ export function websocketProcess(random: Random, request: ExecStreamRequest | At
   frames.push(frame(random, FIN | random.pick([PING, PONG]), Buffer.from("there?")));
   if (random.chance(0.5)) frames.push(frame(random, FIN | CLOSE, Buffer.from([0x03, 0xe8])));
   return frames;
+}
+
+/** The frames of a client of the old port-forward. */
+export function websocketForwarding(random: Random, ports: readonly number[], protocol: string): Buffer[] {
+  const message = messagesOf(random, protocol);
+  return Array.from({ length: random.skewed(30) }, (_, index) =>
+    message(random.below(ports.length) * 2, Buffer.alloc(random.skewed(40_000), index)),
+  );
+}
+
+function messagesOf(random: Random, protocol: string): (channel: number, bytes: Buffer) => Buffer {
+  return (channel, bytes) =>
+    protocol.includes("base64")
+      ? frame(random, FIN | TEXT, Buffer.from(`${channel}${bytes.toString("base64")}`))
+      : frame(random, FIN | BINARY, Buffer.concat([Buffer.from([channel]), bytes]));
 }
 
 /** A stream of bytes in messages that are cut anywhere. */
