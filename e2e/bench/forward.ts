@@ -7,8 +7,8 @@ import { unary } from "../harness/cri-client.ts";
 import type { Node } from "../harness/node.ts";
 import type { Pod, PodOptions } from "../harness/pod.ts";
 import { freePort } from "../harness/ports.ts";
+import { SpdyClient } from "../harness/spdy-client.ts";
 import { waitFor } from "../harness/wait.ts";
-import { SpdyClient } from "./spdy-client.ts";
 
 const MIB = 1024 * 1024;
 /** Sends its bytes to whoever connects. */

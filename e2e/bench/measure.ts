@@ -1,11 +1,11 @@
 import type { Container } from "../harness/container.ts";
 import { unary } from "../harness/cri-client.ts";
+import { streamTrue } from "../harness/exec-client.ts";
 import type { Node } from "../harness/node.ts";
 import { Pod, sandboxConfig } from "../harness/pod.ts";
 import { CpuAccount } from "./cpu-account.ts";
 import { type Direction, ForwardTarget } from "./forward.ts";
 import type { Sample } from "./statistics.ts";
-import { streamTrue } from "./streams.ts";
 
 /** A runtime with its CPU account. Both runtimes are driven by the same client over gRPC. */
 export class Contestant {

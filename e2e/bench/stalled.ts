@@ -1,7 +1,7 @@
 import type { Container } from "../harness/container.ts";
+import { stallStdins } from "../harness/exec-client.ts";
 import type { Node } from "../harness/node.ts";
 import { percentile } from "./statistics.ts";
-import { stallStdins } from "./streams.ts";
 
 const STALLED = 200;
 const GOAL = 1.2;

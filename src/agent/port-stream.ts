@@ -32,8 +32,8 @@ export class PortStream implements Disposable {
   }
 
   /**
-   * Asks for the port; whether something listens there is told by `outputs`. Undefined: this auraed has no such socket. Throws `fail`'s error
-   * when it cannot be reached, or the signal aborts first.
+   * Connects to the port. Undefined: this auraed has no such socket. Throws `fail`'s error when nothing listens there, auraed cannot be
+   * reached, or the signal aborts first.
    */
   static async open(
     path: string,
@@ -43,20 +43,17 @@ export class PortStream implements Disposable {
     if (options.signal.aborted) throw options.fail("given up");
     const socket = createConnection({ path });
     const stream = new PortStream(socket, options);
-    const { promise, resolve, reject } = Promise.withResolvers<PortStream | undefined>();
-    socket.on("error", (error: NodeJS.ErrnoException) =>
-      error.code === "ENOENT" ? resolve(undefined) : reject(options.fail(error.message)),
-    );
-    socket.once("close", () => reject(options.fail("given up")));
-    socket.once("connect", () => resolve(stream));
     const hello = Buffer.alloc(2);
     hello.writeUInt16BE(port);
     socket.write(hello);
     try {
-      return await promise;
+      if (!(await connected(socket))) return undefined;
+      // Nothing is sent before: what auraed has not read when it closes would cost its answer.
+      if ((await answer(socket)) === CONNECTED) return stream;
+      throw new Error(await reasonOf(socket));
     } catch (error) {
       stream[Symbol.dispose]();
-      throw error;
+      throw options.fail(options.signal.aborted || !(error instanceof Error) ? "given up" : error.message);
     }
   }
 
@@ -83,7 +80,7 @@ export class PortStream implements Disposable {
     this.#closeWhenOver();
   }
 
-  /** At the consumer's pace, until both directions have ended. Throws when nothing listens or the connection broke. */
+  /** At the consumer's pace, until both directions have ended. Throws when the connection broke. */
   async *outputs(): AsyncGenerator<PortOutput, void, void> {
     const reader = new OutputReader();
     try {
@@ -114,14 +111,45 @@ export class PortStream implements Disposable {
   }
 }
 
-type State = { readonly at: "hello" } | { readonly at: "head" } | { readonly at: "data"; left: number } | { readonly at: "reason" };
+/** False: there is no such socket. */
+async function connected(socket: Socket): Promise<boolean> {
+  const { promise, resolve, reject } = Promise.withResolvers<boolean>();
+  socket.on("error", (error: NodeJS.ErrnoException) => (error.code === "ENOENT" ? resolve(false) : reject(error)));
+  socket.once("close", () => reject(new Error("auraed broke the connection off")));
+  socket.once("connect", () => resolve(true));
+  return await promise;
+}
+
+/** The first byte. */
+async function answer(socket: Socket): Promise<number> {
+  const { promise, resolve, reject } = Promise.withResolvers<number>();
+  const read = () => {
+    const byte = socket.read(1) as Buffer | null;
+    if (byte !== null) resolve(byte.readUInt8(0));
+  };
+  socket.on("readable", read);
+  socket.once("error", reject).once("close", () => reject(new Error("auraed broke the connection off")));
+  try {
+    return await promise;
+  } finally {
+    socket.off("readable", read);
+  }
+}
+
+async function reasonOf(socket: Socket): Promise<string> {
+  let reason = Buffer.alloc(0);
+  for await (const chunk of socket) reason = Buffer.concat([reason, chunk as Buffer]).subarray(0, MAX_REASON_BYTES);
+  return reason.toString("utf8");
+}
+
+type State = { readonly at: "head" } | { readonly at: "data"; left: number } | { readonly at: "reason" };
 
 /** Cuts what auraed sends into pieces that share its memory. Holds at most the head of a frame, or a reason. */
 class OutputReader {
-  #state: State = { at: "hello" };
+  #state: State = { at: "head" };
   #held: Buffer = Buffer.alloc(0);
 
-  /** Why the connection could not be made or broke. */
+  /** Why the connection broke. */
   get reason(): string | undefined {
     return this.#state.at === "reason" ? this.#held.toString("utf8") : undefined;
   }
@@ -130,10 +158,6 @@ class OutputReader {
     let rest = chunk;
     while (rest.length > 0) {
       switch (this.#state.at) {
-        case "hello":
-          this.#state = { at: rest.readUInt8(0) === CONNECTED ? "head" : "reason" };
-          rest = rest.subarray(1);
-          break;
         case "head": {
           const taken = rest.subarray(0, HEAD_BYTES - this.#held.length);
           const bytes = this.#held.length === 0 ? taken : Buffer.concat([this.#held, taken]);

@@ -14,7 +14,7 @@ export interface PodConnection extends Disposable {
   incoming(onEnd: () => Promise<void>): AsyncGenerator<Buffer, void, void>;
 }
 
-/** Dials a port of a READY pod; whether something listens there is told by `incoming`. */
+/** Dials a port of a READY pod. Throws `AgentError` when nothing listens there, or lets `incoming` tell it. */
 export async function connectToPod(
   runtime: Runtime,
   target: { readonly podId: string; readonly port: number },

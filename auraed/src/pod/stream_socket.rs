@@ -131,7 +131,7 @@ async fn feed_pod(mut client: unix::OwnedReadHalf, mut pod: OwnedWriteHalf) -> O
 async fn hung_up(client: &unix::OwnedReadHalf) {
     loop {
         tokio::time::sleep(LOOK_INTERVAL).await;
-        let mut look = [PollFd::new(client.as_ref().as_fd(), PollFlags::POLLRDHUP)];
+        let mut look = [PollFd::new(client.as_ref().as_fd(), PollFlags::POLLHUP)];
         if poll(&mut look, PollTimeout::ZERO).is_ok_and(|count| count > 0) {
             return;
         }

@@ -11,7 +11,7 @@ import { CONTAINER_ID, POD_IDS } from "./requests.ts";
 import { type Script, scriptOf } from "./script.ts";
 
 /** Clients at a time. */
-const BATCH = 32;
+const BATCH = 64;
 /** Within which every client has done its part. */
 const PLAY_MS = 20_000;
 /** Within which nothing is left of a batch whose clients have gone. */
@@ -48,7 +48,7 @@ export async function fuzz(campaign: Campaign): Promise<Report> {
   await using flat = await BehavingAuraed.start("flat");
   await using guest = await BehavingAuraed.start("guest");
   const outcomes = new Map<string, number>();
-  const options = { address: "127.0.0.1", port: 0, streamCreationTimeoutMs: 50, probeIntervalMs: 100 };
+  const options = { address: "127.0.0.1", port: 0, streamCreationTimeoutMs: 500, probeIntervalMs: 100 };
   await using server = await openStreaming(options, { runtime: runtimeWith({ flat, guest }), log: countOutcomes(outcomes) });
   using thrown = new Thrown(campaign.onFinding);
   const settled = settler(campaign.onFinding);

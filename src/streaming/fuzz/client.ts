@@ -5,9 +5,9 @@ import { Random } from "./random.ts";
 import type { Script } from "./script.ts";
 
 /** What a client waits for an answer, and for a server that takes nothing. */
-const PATIENCE_MS = 50;
+const PATIENCE_MS = 400;
 /** What a client that half-closes or waits gives the server to end. */
-const FAREWELL_MS = 100;
+const FAREWELL_MS = 500;
 /** Of a client that sends bit by bit. */
 const MAX_BITS = 300;
 

@@ -1,6 +1,6 @@
-import type { Container } from "../harness/container.ts";
-import { unary } from "../harness/cri-client.ts";
-import type { Node } from "../harness/node.ts";
+import type { Container } from "./container.ts";
+import { unary } from "./cri-client.ts";
+import type { Node } from "./node.ts";
 import { SpdyClient } from "./spdy-client.ts";
 
 /** What a client of exec is told of a command that succeeded. */

@@ -93,6 +93,15 @@ export class SpdyClient implements Disposable {
     return stream;
   }
 
+  /** Reads nothing more, until `resume`. */
+  pause(): void {
+    this.#socket.pause();
+  }
+
+  resume(): void {
+    this.#socket.resume();
+  }
+
   [Symbol.dispose](): void {
     this.#socket.destroy();
   }
