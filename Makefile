@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup proto build guest fmt check test unit e2e smoke microvm soak e2e-kubelet e2e-cgroup2 conformance critest full bench demo clean
+.PHONY: help setup proto build guest fmt check test unit e2e smoke microvm soak fuzz e2e-kubelet e2e-cgroup2 conformance critest full bench demo clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -68,7 +68,10 @@ critest: build ## The conformance suite per handler beside containerd; the table
 	@tools/run.sh node e2e/critest/run.ts --runtime aurae-cri --runtime containerd
 
 full: export AURAE_CRI_E2E_KUBELET_MINUTES = 60
-full: check test microvm soak demo e2e-kubelet e2e-cgroup2 critest bench ## What must hold before a release
+full: check test microvm soak demo e2e-kubelet e2e-cgroup2 critest fuzz bench ## What must hold before a release
+
+fuzz: setup ## Broken clients against the streaming server, for AURAE_CRI_FUZZ_SECONDS (default: an hour)
+	@AURAE_CRI_FUZZ_SECONDS=$${AURAE_CRI_FUZZ_SECONDS:-3600} tools/run.sh node --test src/streaming/fuzz/campaign.test.ts
 
 bench: build ## Compare with containerd and runc on this machine, in one run
 	@tools/peers.sh crictl containerd runc cni-plugins

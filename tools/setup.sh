@@ -12,6 +12,8 @@ packages=(ca-certificates gcc git libc6-dev libseccomp-dev make patch pkg-config
 packages+=(bc bison cpio e2fsprogs erofs-utils flex kmod libelf-dev qemu-system-x86 xz-utils)
 # Run and test: a registry and images for it, CNI, mounts.
 packages+=(busybox-static containernetworking-plugins docker-registry dpkg-dev iproute2 iptables nftables procps skopeo umoci)
+# The benchmark's plain relay.
+packages+=(socat)
 
 go_toolchain_sum() {
   case $1 in

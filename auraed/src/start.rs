@@ -3,6 +3,7 @@
 //! ```text
 //!  DIR/auraed.lock   held for the process's life: one auraed a directory
 //!  DIR/auraed.sock   the services, mode 0600
+//!  DIR/stream.sock   connections to the pod's ports, mode 0600; of `auraed pod` alone
 //!  DIR/auraed.pid    our process id
 //!  standard output   `ready` and a newline once the socket listens; closed then
 //! ```
@@ -26,6 +27,8 @@ use crate::log;
 use crate::rpc::{self, Serve};
 use crate::sys::process;
 
+/// Where `auraed pod` takes connections to the pod's ports.
+pub const STREAM_SOCKET: &str = "stream.sock";
 /// How long open calls may take to end after the shutdown.
 const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
 /// Lower than anything of the pod, so that the kernel kills its workload first. Not allowed everywhere.
@@ -147,8 +150,7 @@ fn lock(dir: &Path) -> io::Result<Flock<File>> {
 
 async fn serve<S: Serve>(dir: &Path, build: impl Future<Output = io::Result<Served<S>>>) -> io::Result<()> {
     let Served { services, shut_down } = build.await?;
-    let socket = dir.join("auraed.sock");
-    let listener = named("auraed.sock", listen(dir, &socket))?;
+    let listener = named("auraed.sock", listen(dir, "auraed.sock"))?;
     write_file(&dir.join("auraed.pid"), &std::process::id().to_string())?;
     let (stop, stopped) = oneshot::channel();
     let serving = tokio::spawn(rpc::serve(listener, services, async {
@@ -162,7 +164,7 @@ async fn serve<S: Serve>(dir: &Path, build: impl Future<Output = io::Result<Serv
     if tokio::time::timeout(GOODBYE_LIMIT, serving).await.is_err() {
         tracing::debug!("a client kept its connection");
     }
-    for name in ["auraed.sock", "auraed.pid"] {
+    for name in ["auraed.sock", STREAM_SOCKET, "auraed.pid"] {
         let _ = fs::remove_file(dir.join(name));
     }
     tracing::info!("the pod has shut down");
@@ -178,15 +180,16 @@ fn outlive_signals() -> io::Result<()> {
 }
 
 /// A socket address holds 108 bytes: the directory is reached through a descriptor, however long its path is.
-fn listen(dir: &Path, socket: &Path) -> io::Result<UnixListener> {
-    match fs::remove_file(socket) {
+pub fn listen(dir: &Path, name: &str) -> io::Result<UnixListener> {
+    let socket = dir.join(name);
+    match fs::remove_file(&socket) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     let handle = File::open(dir)?;
-    let address = format!("/proc/self/fd/{}/auraed.sock", handle.as_raw_fd());
+    let address = format!("/proc/self/fd/{}/{name}", handle.as_raw_fd());
     let listener = UnixListener::bind(address)?;
-    fs::set_permissions(socket, PermissionsExt::from_mode(0o600))?;
+    fs::set_permissions(&socket, PermissionsExt::from_mode(0o600))?;
     Ok(listener)
 }
 

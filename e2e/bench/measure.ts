@@ -1,7 +1,10 @@
+import type { Container } from "../harness/container.ts";
 import { unary } from "../harness/cri-client.ts";
+import { streamTrue } from "../harness/exec-client.ts";
 import type { Node } from "../harness/node.ts";
 import { Pod, sandboxConfig } from "../harness/pod.ts";
 import { CpuAccount } from "./cpu-account.ts";
+import { type Direction, ForwardTarget } from "./forward.ts";
 import type { Sample } from "./statistics.ts";
 
 /** A runtime with its CPU account. Both runtimes are driven by the same client over gRPC. */
@@ -29,17 +32,29 @@ export class Contestant {
     return sample;
   }
 
-  /** A pod with one container that stays, for ExecSync. */
+  /** A pod with one container that stays. */
   async openExec(): Promise<ExecTarget> {
     const pod = await this.node.runPod(this.#sandbox());
     const container = await pod.start();
     return {
-      exec: () =>
+      execSync: () =>
         this.#measure(async () => {
           const { exitCode } = await container.exec(["/bin/true"]);
           if (exitCode !== 0) throw new Error(`/bin/true in ${this.node.kind}: exit code ${exitCode}`);
         }),
+      exec: () => this.#measure(() => streamTrue(this.node, container)),
+      container,
       [Symbol.asyncDispose]: () => pod[Symbol.asyncDispose](),
+    };
+  }
+
+  /** A pod that connections are forwarded to, `sizeMib` bytes each. */
+  async openForward(sizeMib: number): Promise<ForwardPod> {
+    const target = await ForwardTarget.open(this.node, sizeMib, this.#sandbox());
+    return {
+      target,
+      forward: (direction) => this.#measure(() => target.forward(direction)),
+      [Symbol.asyncDispose]: () => target[Symbol.asyncDispose](),
     };
   }
 
@@ -67,5 +82,13 @@ export class Contestant {
 
 export interface ExecTarget extends AsyncDisposable {
   /** ExecSync of `/bin/true`. */
+  execSync(): Promise<Sample>;
+  /** Exec of `/bin/true` and a client of it. */
   exec(): Promise<Sample>;
+  readonly container: Container;
+}
+
+export interface ForwardPod extends AsyncDisposable {
+  readonly target: ForwardTarget;
+  forward(direction: Direction): Promise<Sample>;
 }

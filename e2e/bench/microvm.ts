@@ -14,9 +14,11 @@ import { bareArguments, bootBare, makeScratch } from "./bare-boot.ts";
 import { CpuAccount } from "./cpu-account.ts";
 import { type MicrovmSample, renderMicrovmReport } from "./microvm-report.ts";
 import { writeReport } from "./report.ts";
+import { measureStalled, renderStalled, type StalledTimes } from "./stalled.ts";
 import { type IdleCost, idleCost, type Processes, processesOf, vmmCpuMs } from "./vm-processes.ts";
 
 const WARM_UPS = 2;
+const STALLED_ROUNDS = 50;
 
 async function main(): Promise<void> {
   const { values } = parseArgs({ options: { pods: { type: "string", default: "20" }, "no-write": { type: "boolean", default: false } } });
@@ -37,7 +39,8 @@ async function main(): Promise<void> {
     if (index >= 0 && (index + 1) % 5 === 0) console.log(`RunPodSandbox: ${index + 1} of ${count} pairs`);
   }
   const idle = await measureIdle(node, account);
-  const report = renderMicrovmReport(samples, idle);
+  const stalled = await measureStalledPods(node, account);
+  const report = [renderMicrovmReport(samples, idle), renderStalled("microVM", stalled)].join("\n\n");
   console.log(`\n${report}\n`);
   if (!values["no-write"]) await writeReport(join(repositoryDir, "docs", "limits.md"), report, "microvm");
 }
@@ -88,6 +91,12 @@ async function measureIdle(node: Node, account: CpuAccount): Promise<IdleCost> {
   const meminfo = await container.shell("ls /logs > /dev/null; sleep 3; cat /proc/meminfo");
   const processes: Processes = await processesOf(await supervisorOf(node, pod));
   return await idleCost(processes, meminfo);
+}
+
+async function measureStalledPods(node: Node, account: CpuAccount): Promise<StalledTimes> {
+  await using beside = await openPod(node, account);
+  await using alone = await openPod(node, account);
+  return await measureStalled(node, { beside: await beside.start(), alone: await alone.start() }, STALLED_ROUNDS);
 }
 
 await runMain(main);

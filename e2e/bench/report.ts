@@ -2,11 +2,12 @@ import { existsSync } from "node:fs";
 import { readFile, writeFile } from "node:fs/promises";
 import { cpus, release } from "node:os";
 
-import type { Comparison, Summary } from "./statistics.ts";
+import { type Comparison, compareSamples, percentile, type Sample, type Summary } from "./statistics.ts";
 
 export interface Measured {
   readonly name: string;
-  readonly goal: number;
+  /** None: the ratio is told and nothing is promised. */
+  readonly goal?: number;
   readonly comparison: Comparison;
 }
 
@@ -25,7 +26,7 @@ export function renderReport(subject: string, peer: string, measured: readonly M
       name,
       subject,
       ...figures(comparison.subject),
-      `**${comparison.pairedRatio.toFixed(2)}** (goal ${goal})`,
+      `**${comparison.pairedRatio.toFixed(2)}**${goal === undefined ? "" : ` (goal ${goal})`}`,
       comparison.cpuRatio.toFixed(2),
     ]),
     row([name, peer, ...figures(comparison.peer), "1", "1"]),
@@ -51,6 +52,48 @@ export async function writeReport(path: string, report: string, part: Section = 
   const to = text.indexOf(end);
   const next = from === -1 || to === -1 ? `${text.trimEnd()}\n\n${section}\n` : text.slice(0, from) + section + text.slice(to + end.length);
   await writeFile(path, next);
+}
+
+/** One connection of `sizeMib` in one direction, through either runtime and through a relay, some times in turn. */
+export interface Forwarded {
+  readonly direction: string;
+  readonly sizeMib: number;
+  readonly subject: readonly Sample[];
+  readonly peer: readonly Sample[];
+  readonly relayMs: readonly number[];
+}
+
+/** The ratios are of throughput: above 1 the subject is faster. */
+export function renderForwards(subject: string, peer: string, forwards: readonly Forwarded[]): string {
+  const throughput = (ms: readonly number[], sizeMib: number) => ((sizeMib * 1.048_576) / (percentile(ms, 50) / 1000)).toFixed(0);
+  const rows = forwards.map(({ direction, sizeMib, subject: ours, peer: theirs, relayMs }) => {
+    const [oursMs, theirsMs] = [ours, theirs].map((samples) => samples.map(({ wallMs }) => wallMs)) as [number[], number[]];
+    const ratio = (others: readonly number[]) =>
+      percentile(
+        oursMs.map((ms, index) => (others[index] ?? Number.NaN) / ms),
+        50,
+      ).toFixed(2);
+    const comparison = compareSamples(ours.map((sample, index) => ({ subject: sample, peer: theirs[index] ?? sample })));
+    return row([
+      direction,
+      String(ours.length),
+      ...[oursMs, theirsMs, relayMs].map((ms) => throughput(ms, sizeMib)),
+      `**${ratio(theirsMs)}** (goal 1)`,
+      ratio(relayMs),
+      comparison.cpuRatio.toFixed(2),
+    ]);
+  });
+  const header = [
+    "port-forward",
+    "n",
+    `${subject}, MB/s`,
+    `${peer}, MB/s`,
+    "socat, MB/s",
+    "ratio to the peer",
+    "ratio to socat",
+    "ratio, CPU",
+  ];
+  return [row(header), row(["---", ...header.slice(1).map(() => "--:")]), ...rows].join("\n");
 }
 
 function figures(summary: Summary): string[] {

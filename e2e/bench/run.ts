@@ -1,5 +1,5 @@
 /**
- * run.ts [--pods N] [--execs N] [--subject KIND] [--peer KIND] [--no-write]: compares two runtimes in one run, one sample of each in turn, and
+ * run.ts [--pods N] [--execs N] [--forwards N] [--subject KIND] [--peer KIND] [--no-write]: compares two runtimes in one run, one sample of each in turn, and
  * writes the result into docs/limits.md. With the same kind on both sides it measures its own noise.
  */
 
@@ -11,12 +11,14 @@ import { Registry } from "../harness/registry.ts";
 import type { RuntimeKind } from "../harness/settings.ts";
 import { repositoryDir } from "../harness/settings.ts";
 import { Contestant } from "./measure.ts";
-import type { Measured } from "./report.ts";
-import { renderReport, writeReport } from "./report.ts";
+import type { Forwarded, Measured } from "./report.ts";
+import { renderForwards, renderReport, writeReport } from "./report.ts";
+import { measureStalled, renderStalled } from "./stalled.ts";
 import type { Sample } from "./statistics.ts";
 import { compareSamples } from "./statistics.ts";
 
 const warmUps = 3;
+const FORWARD_MIB = 256;
 const names: Readonly<Record<RuntimeKind, string>> = { "aurae-cri": "aurae-cri, flat", containerd: "containerd 2.4.2, runc 1.5.2" };
 
 async function main(): Promise<void> {
@@ -24,6 +26,7 @@ async function main(): Promise<void> {
     options: {
       pods: { type: "string", default: "40" },
       execs: { type: "string", default: "200" },
+      forwards: { type: "string", default: "20" },
       subject: { type: "string", default: "aurae-cri" },
       peer: { type: "string", default: "containerd" },
       "no-write": { type: "boolean", default: false },
@@ -42,25 +45,64 @@ async function main(): Promise<void> {
     () => subject.startPod(),
     () => peer.startPod(),
   );
-  const execs = await execPairs(Number(values.execs), subject, peer);
+  const { execSyncs, execs, stalled } = await measureExecs(Number(values.execs), subject, peer);
+  const forwards = await measureForwards(Number(values.forwards), subject, peer);
   const measured: Measured[] = [
     { name: "Run + Create + Start of a pod", goal: 0.8, comparison: compareSamples(pods) },
-    { name: "ExecSync `/bin/true`", goal: 0.9, comparison: compareSamples(execs) },
+    { name: "ExecSync `/bin/true`", goal: 0.7, comparison: compareSamples(execSyncs) },
+    { name: "Exec `/bin/true`, to its exit status", comparison: compareSamples(execs) },
   ];
-  const report = renderReport(names[subjectKind], names[peerKind], measured);
+  const report = [
+    renderReport(names[subjectKind], names[peerKind], measured),
+    renderForwards(names[subjectKind], names[peerKind], forwards),
+    renderStalled("flat", stalled),
+  ].join("\n\n");
   console.log(`\n${report}\n`);
   if (!values["no-write"]) await writeReport(join(repositoryDir, "docs", "limits.md"), report);
 }
 
-async function execPairs(count: number, subject: Contestant, peer: Contestant): Promise<Pair[]> {
+async function measureExecs(count: number, subject: Contestant, peer: Contestant) {
   await using subjectTarget = await subject.openExec();
   await using peerTarget = await peer.openExec();
-  return await interleave(
+  const execSyncs = await interleave(
     count,
     "ExecSync",
+    () => subjectTarget.execSync(),
+    () => peerTarget.execSync(),
+  );
+  const execs = await interleave(
+    count,
+    "Exec",
     () => subjectTarget.exec(),
     () => peerTarget.exec(),
   );
+  await using other = await subject.openExec();
+  const stalled = await measureStalled(subject.node, { beside: other.container, alone: subjectTarget.container }, count);
+  return { execSyncs, execs, stalled };
+}
+
+async function measureForwards(count: number, subject: Contestant, peer: Contestant): Promise<Forwarded[]> {
+  await using ours = await subject.openForward(FORWARD_MIB);
+  await using theirs = await peer.openForward(FORWARD_MIB);
+  await using relay = await ours.target.startRelay();
+  const results: Forwarded[] = [];
+  for (const direction of ["from the pod", "to the pod"] as const) {
+    const relayMs: number[] = [];
+    const pairs = await interleave(
+      count,
+      `port-forward ${direction}`,
+      async () => {
+        const begunMs = performance.now();
+        await ours.target.relay(direction, relay);
+        relayMs.push(performance.now() - begunMs);
+        return await ours.forward(direction);
+      },
+      () => theirs.forward(direction),
+    );
+    const [subjects, peers] = [pairs.map((pair) => pair.subject), pairs.map((pair) => pair.peer)];
+    results.push({ direction, sizeMib: FORWARD_MIB, subject: subjects, peer: peers, relayMs: relayMs.slice(warmUps) });
+  }
+  return results;
 }
 
 interface Pair {

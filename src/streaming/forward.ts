@@ -1,6 +1,7 @@
 import { joinSignals } from "../lib/abort.ts";
 import { messageOf } from "../lib/coded-error.ts";
 import { connectToPod, type PodConnection } from "../runtime/pod-connection.ts";
+import { StreamingError } from "./errors.ts";
 import type { SessionContext } from "./process-session.ts";
 
 /** The client's side of one forwarded connection, whatever the transport. */
@@ -9,7 +10,7 @@ export interface ForwardClient {
   readonly incoming: AsyncIterable<Buffer>;
   /** Aborts when the client has left altogether. */
   readonly gone: AbortSignal;
-  /** Aborts when both directions of this connection are over. */
+  /** Aborts when both directions of this connection are over; with a `StreamingError` when the client has broken it off. */
   readonly closed: AbortSignal;
   /** Resolves when the client keeps up. */
   write(bytes: Buffer): Promise<void>;
@@ -24,24 +25,21 @@ export async function forwardPort(
   context: SessionContext,
 ): Promise<string | undefined> {
   using scope = joinSignals(context.signal, client.gone);
+  // What a client that has half-closed sent before is still on its way to the pod.
+  const onClosed = () => {
+    if (client.closed.reason instanceof StreamingError) scope.abort(client.closed.reason);
+  };
+  client.closed.addEventListener("abort", onClosed, { once: true });
+  if (client.closed.aborted) onClosed();
   try {
-    using pod = connectToPod(context.runtime, target, { signal: scope.signal, requestId: context.requestId });
+    using pod = await connectToPod(context.runtime, target, { signal: scope.signal, requestId: context.requestId });
     void feedPod(client, pod);
-    const podEnded = async () => await client.end();
-    // A client that reset its stream is through with the connection.
-    const onClosed = () => scope.abort(new DOMException("the client closed the connection", "AbortError"));
-    const copying = copyToClient(client, pod, podEnded);
-    client.closed.addEventListener("abort", onClosed, { once: true });
-    await copying;
+    for await (const bytes of pod.incoming(() => client.end())) await client.write(bytes);
     return undefined;
   } catch (error) {
-    if (client.closed.aborted || client.gone.aborted) return undefined;
+    if (scope.signal.aborted) return undefined;
     return problemOf(error, target.port);
   }
-}
-
-async function copyToClient(client: ForwardClient, pod: PodConnection, podEnded: () => Promise<void>): Promise<void> {
-  for await (const bytes of pod.incoming(podEnded)) await client.write(bytes);
 }
 
 async function feedPod(client: ForwardClient, pod: PodConnection): Promise<void> {

@@ -13,7 +13,7 @@ import { serveProcessOverWebSocket } from "./websocket-process.ts";
 
 interface Parts {
   readonly context: SessionContext;
-  readonly timeouts: { readonly idleTimeoutMs: number; readonly streamCreationTimeoutMs: number };
+  readonly timeouts: { readonly idleTimeoutMs: number; readonly streamCreationTimeoutMs: number; readonly probeIntervalMs: number };
 }
 
 /** Serves a request to upgrade to WebSocket; how it ended, as a word. */
@@ -26,10 +26,9 @@ export async function serveWebSocket(request: IncomingMessage, socket: Duplex, f
   const websocket = await acceptWebSocket(request, socket, chosen);
   if (websocket === undefined) return "refused";
   const { context, timeouts } = parts;
-  const { idleTimeoutMs } = timeouts;
-  if (found.kind !== "portforward") return (await serveProcessOverWebSocket(websocket, found, { context, idleTimeoutMs })).kind;
+  if (found.kind !== "portforward") return (await serveProcessOverWebSocket(websocket, found, { context, ...timeouts })).kind;
   if (chosen === TUNNEL_SUBPROTOCOL) await servePortForwardOverSpdy(createWebSocketStream(websocket), found, parts);
-  else await servePortForwardOverWebSocket(websocket, found, { context, idleTimeoutMs });
+  else await servePortForwardOverWebSocket(websocket, found, { context, ...timeouts });
   return "success";
 }
 

@@ -34,7 +34,7 @@ const request: StreamRequest = {
 /** A server whose runtime holds no container. */
 async function start() {
   const runtime = { containers: new Map(), pods: new Map() } as unknown as Runtime;
-  const options = { address: "127.0.0.1", port: 0, streamCreationTimeoutMs: 200 };
+  const options = { address: "127.0.0.1", port: 0, streamCreationTimeoutMs: 1_000 };
   return await openStreaming(options, { runtime, log: silentLog });
 }
 

@@ -14,7 +14,14 @@ import type { StreamRequest, StreamUrls } from "../runtime/stream-request.ts";
 import { StreamingError } from "./errors.ts";
 import { describe, type KeyPair, KeyPairWatch, readKeyPair } from "./key-pair.ts";
 import { PORT_FORWARD_PROTOCOLS, PROCESS_PROTOCOLS } from "./negotiation.ts";
-import { DRAIN_TIMEOUT_MS, IDLE_TIMEOUT_MS, MAX_SESSIONS, STREAM_CREATION_TIMEOUT_MS, type StreamingOptions } from "./options.ts";
+import {
+  DRAIN_TIMEOUT_MS,
+  IDLE_TIMEOUT_MS,
+  MAX_SESSIONS,
+  PROBE_INTERVAL_MS,
+  STREAM_CREATION_TIMEOUT_MS,
+  type StreamingOptions,
+} from "./options.ts";
 import type { SessionContext } from "./process-session.ts";
 import { serveWebSocket } from "./serve-websocket.ts";
 import { servePortForwardOverSpdy } from "./spdy-port-forward.ts";
@@ -28,11 +35,16 @@ const REQUEST_TIMEOUT_MS = 10_000;
 /** For telling clients that the daemon stops. */
 const FAREWELL_MS = 2_000;
 
+export interface StreamingServer extends StreamUrls, AsyncDisposable {
+  /** Clients being served. */
+  readonly openSessions: number;
+}
+
 /** The listener behind kubectl exec, attach and port-forward. The token in a URL is the only authority. Throws `ERR_LISTEN`, `ERR_TLS_FILES`. */
 export async function openStreaming(
   options: StreamingOptions,
   modules: { readonly runtime: Runtime; readonly log: Log },
-): Promise<StreamUrls & AsyncDisposable> {
+): Promise<StreamingServer> {
   const pair = options.tls === undefined ? undefined : await readKeyPair(options.tls);
   const streaming = new Streaming(options, { ...modules, server: makeServer(pair), scheme: pair === undefined ? "http" : "https" });
   await streaming.listen();
@@ -60,7 +72,7 @@ interface StreamingModules {
   readonly scheme: "http" | "https";
 }
 
-class Streaming implements StreamUrls, AsyncDisposable {
+class Streaming implements StreamingServer {
   readonly #options: StreamingOptions;
   readonly #runtime: Runtime;
   readonly #log: Log;
@@ -81,7 +93,7 @@ class Streaming implements StreamUrls, AsyncDisposable {
     this.#scheme = modules.scheme;
     this.#server.on("connection", (socket: Socket) => refuseStrangers(socket));
     this.#server.on("request", (request, response) => this.#answer(request, response));
-    this.#server.on("upgrade", (request, socket, head) => this.#upgrade(request, socket as Socket, head));
+    this.#server.on("upgrade", (request, stream, head) => this.#upgrade(request, stream, head));
   }
 
   async listen(): Promise<void> {
@@ -110,6 +122,10 @@ class Streaming implements StreamUrls, AsyncDisposable {
     if (tls === undefined || !("setSecureContext" in server)) return;
     this.#log.info("streaming: serving TLS", describe(pair));
     this.#keyPair = new KeyPairWatch(tls, pair, { log: this.#log, onChange: (next) => server.setSecureContext(next) });
+  }
+
+  get openSessions(): number {
+    return this.#sessions.size;
   }
 
   register(request: StreamRequest): string {
@@ -147,8 +163,11 @@ class Streaming implements StreamUrls, AsyncDisposable {
     response.writeHead(refusal.status, { "content-type": "text/plain", connection: "close" }).end(`${refusal.text}\n`);
   }
 
-  #upgrade(request: IncomingMessage, socket: Socket, head: Buffer): void {
-    socket.on("error", () => {});
+  #upgrade(request: IncomingMessage, stream: Duplex, head: Buffer): void {
+    const { socket } = request;
+    for (const emitter of [socket, stream]) emitter.on("error", () => {});
+    // Node puts a stream of its own before the socket when a body comes first, which no client's upgrade has.
+    if (stream !== socket) return refuse(socket, { status: 400, text: "a request to upgrade has no body" });
     socket.setNoDelay(true);
     const found = this.#find(request);
     if ("status" in found) return refuse(socket, found);
@@ -192,6 +211,7 @@ class Streaming implements StreamUrls, AsyncDisposable {
     const timeouts = {
       idleTimeoutMs: this.#options.idleTimeoutMs ?? IDLE_TIMEOUT_MS,
       streamCreationTimeoutMs: this.#options.streamCreationTimeoutMs ?? STREAM_CREATION_TIMEOUT_MS,
+      probeIntervalMs: this.#options.probeIntervalMs ?? PROBE_INTERVAL_MS,
     };
     if (/^websocket$/i.test(request.headers.upgrade ?? "")) return await serveWebSocket(request, socket, found, { context, timeouts });
     if (!/^spdy\/3\.1$/i.test(request.headers.upgrade ?? "")) {

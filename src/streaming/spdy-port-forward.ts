@@ -11,6 +11,7 @@ import type { SpdyStream } from "./spdy/stream.ts";
 interface Timeouts {
   readonly idleTimeoutMs: number;
   readonly streamCreationTimeoutMs: number;
+  readonly probeIntervalMs: number;
 }
 
 interface HalfPair {
@@ -48,7 +49,11 @@ export async function servePortForwardOverSpdy(
     void servePair({ error, data }, { podId: request.podId, port }, connection.gone, parts.context);
     return true;
   };
-  const connection = new SpdyConnection(transport, { onStream, onActivity: () => idle.touch() });
+  const connection = new SpdyConnection(transport, {
+    onStream,
+    onActivity: () => idle.touch(),
+    probeIntervalMs: parts.timeouts.probeIntervalMs,
+  });
   const stop = () => connection.close();
   parts.context.signal.addEventListener("abort", stop, { once: true });
   try {
@@ -72,6 +77,8 @@ async function servePair(
   context: SessionContext,
 ): Promise<void> {
   const { error, data } = pair;
+  // Ours to write; a client that writes there must not wait for a reader.
+  error.incoming.discard();
   const client = {
     incoming: data.incoming,
     gone,
@@ -86,7 +93,6 @@ async function servePair(
     await error.end();
     // What the client still sends goes nowhere.
     data.incoming.discard();
-    error.incoming.discard();
   } catch {
     // The client has left.
   }

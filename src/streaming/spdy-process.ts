@@ -13,6 +13,7 @@ import { type Outcome, statusDocument, statusText } from "./status.ts";
 interface Timeouts {
   readonly idleTimeoutMs: number;
   readonly streamCreationTimeoutMs: number;
+  readonly probeIntervalMs: number;
 }
 
 /** Serves an exec or attach over SPDY, from the switch of protocols to the end of the connection. */
@@ -23,7 +24,11 @@ export async function serveProcessOverSpdy(
 ): Promise<Outcome> {
   using idle = new IdleTimer(parts.timeouts.idleTimeoutMs, () => connection.destroy());
   const gathering = new Gathering(expectedTypes(request, parts.protocol));
-  const connection = new SpdyConnection(transport, { onStream: (stream) => gathering.take(stream), onActivity: () => idle.touch() });
+  const connection = new SpdyConnection(transport, {
+    onStream: (stream) => gathering.take(stream),
+    onActivity: () => idle.touch(),
+    probeIntervalMs: parts.timeouts.probeIntervalMs,
+  });
   const running = connection.run();
   // Reported below, when the session has noticed.
   running.catch(() => {});
@@ -67,6 +72,8 @@ class Gathering {
     const type = stream.headers.get("streamtype") ?? "";
     if (!this.#missing.delete(type)) return false;
     this.streams.set(type, stream);
+    // Ours to write; a client that writes there must not wait for a reader.
+    if (type !== "stdin" && type !== "resize") stream.incoming.discard();
     if (this.#missing.size === 0) this.#complete.resolve();
     return true;
   }

@@ -4,6 +4,9 @@ import type { Duplex } from "node:stream";
 import { unreachable } from "../lib/coded-error.ts";
 import { negotiate } from "./negotiation.ts";
 
+/** How long a client that was refused may take to close. */
+const REFUSED_LINGER_MS = 1_000;
+
 /** An answer in place of the switch of protocols. */
 export interface Refusal {
   readonly status: number;
@@ -50,4 +53,8 @@ export function refuse(socket: Duplex, refusal: Refusal): void {
   ];
   const lines = headers.map(([name, value]) => `${name}: ${value}`).join("\r\n");
   socket.end(`HTTP/1.1 ${refusal.status} ${STATUS_CODES[refusal.status] ?? ""}\r\n${lines}\r\n\r\n${text}`);
+  // To the client's end: an earlier destroy would reset the connection under the answer.
+  socket.resume();
+  const timer = setTimeout(() => socket.destroy(), REFUSED_LINGER_MS);
+  socket.once("close", () => clearTimeout(timer));
 }

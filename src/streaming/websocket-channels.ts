@@ -7,8 +7,6 @@ const MAX_UNSENT_BYTES = 256 * 1024;
 const NORMAL_CLOSE = 1000;
 /** How long the client may take to close after we did. */
 const LINGER_MS = 5_000;
-/** A connection that is not read does not notice that its client is gone; a write does. */
-const PROBE_INTERVAL_MS = 15_000;
 /** As text a channel is the character that so much above its number. */
 const ZERO = "0".charCodeAt(0);
 
@@ -20,14 +18,19 @@ export class WebSocketChannels {
   readonly #websocket: WebSocket;
   readonly #onMessage: OnMessage;
   readonly #onActivity: () => void;
+  readonly #probeIntervalMs: number;
   readonly #gone = new AbortController();
   readonly #closed = Promise.withResolvers<void>();
   #lagging = 0;
 
-  constructor(websocket: WebSocket, parts: { readonly onMessage: OnMessage; readonly onActivity: () => void }) {
+  constructor(
+    websocket: WebSocket,
+    parts: { readonly onMessage: OnMessage; readonly onActivity: () => void; readonly probeIntervalMs: number },
+  ) {
     this.#websocket = websocket;
     this.#onMessage = parts.onMessage;
     this.#onActivity = parts.onActivity;
+    this.#probeIntervalMs = parts.probeIntervalMs;
     websocket.on("message", (data, isBinary) => void this.#take(data, isBinary));
     websocket.on("ping", () => this.#onActivity());
     websocket.on("error", () => websocket.terminate());
@@ -35,6 +38,7 @@ export class WebSocketChannels {
       this.#gone.abort(clientGone("the client has closed the connection"));
       this.#closed.resolve();
     });
+    websocket.resume();
   }
 
   /** Sub-protocol as agreed; "" when the client named none. */
@@ -81,7 +85,8 @@ export class WebSocketChannels {
     const bytes = base64 ? Buffer.from(data.toString("latin1", 1), "base64") : data.subarray(1);
     this.#lagging++;
     this.#websocket.pause();
-    const probe = setInterval(() => this.#websocket.ping(() => {}), PROBE_INTERVAL_MS);
+    // A connection that is not read does not notice that its client is gone; a write does.
+    const probe = setInterval(() => this.#websocket.ping(() => {}), this.#probeIntervalMs);
     await this.#onMessage(channel, bytes);
     clearInterval(probe);
     // One channel that keeps up must not wake the connection for another that does not.

@@ -25,7 +25,7 @@ interface Forwarded {
 export async function servePortForwardOverWebSocket(
   websocket: WebSocket,
   request: PortForwardStreamRequest,
-  parts: { readonly context: SessionContext; readonly idleTimeoutMs: number },
+  parts: { readonly context: SessionContext; readonly idleTimeoutMs: number; readonly probeIntervalMs: number },
 ): Promise<void> {
   using idle = new IdleTimer(parts.idleTimeoutMs, () => websocket.terminate());
   const all = request.ports.map((port, index): Forwarded => ({ port, data: 2 * index, error: 2 * index + 1, incoming: new ByteQueue() }));
@@ -33,6 +33,7 @@ export async function servePortForwardOverWebSocket(
     // What comes on an error channel, or on none of ours, goes nowhere.
     onMessage: async (channel, bytes) => await all.find(({ data }) => data === channel)?.incoming.push(bytes),
     onActivity: () => idle.touch(),
+    probeIntervalMs: parts.probeIntervalMs,
   });
   channels.gone.addEventListener("abort", () => discardAll(all), { once: true });
   try {

@@ -20,10 +20,10 @@ const CLOSE = 255;
 export async function serveProcessOverWebSocket(
   websocket: WebSocket,
   request: ExecStreamRequest | AttachStreamRequest,
-  parts: { readonly context: SessionContext; readonly idleTimeoutMs: number },
+  parts: { readonly context: SessionContext; readonly idleTimeoutMs: number; readonly probeIntervalMs: number },
 ): Promise<Outcome> {
   using idle = new IdleTimer(parts.idleTimeoutMs, () => websocket.terminate());
-  const client = new WebSocketClient(websocket, request, () => idle.touch());
+  const client = new WebSocketClient(websocket, request, { onActivity: () => idle.touch(), probeIntervalMs: parts.probeIntervalMs });
   await client.greet(request);
   const outcome = await serveProcess(request, client, parts.context);
   await client.close();
@@ -37,8 +37,12 @@ class WebSocketClient implements Channels {
   readonly #sizeBytes = new ByteQueue();
   readonly #wanted: { readonly stdout: boolean; readonly stderr: boolean };
 
-  constructor(websocket: WebSocket, request: ExecStreamRequest | AttachStreamRequest, onActivity: () => void) {
-    this.#channels = new WebSocketChannels(websocket, { onMessage: (channel, bytes) => this.#take(channel, bytes), onActivity });
+  constructor(
+    websocket: WebSocket,
+    request: ExecStreamRequest | AttachStreamRequest,
+    parts: { readonly onActivity: () => void; readonly probeIntervalMs: number },
+  ) {
+    this.#channels = new WebSocketChannels(websocket, { onMessage: (channel, bytes) => this.#take(channel, bytes), ...parts });
     this.#wanted = { stdout: request.stdout, stderr: request.stderr && !request.terminal };
     this.stdin = request.stdin ? new ByteQueue() : undefined;
     this.sizes = request.terminal ? parseSizes(this.#sizeBytes) : undefined;

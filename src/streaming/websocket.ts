@@ -24,7 +24,10 @@ export function offeredSubprotocols(request: IncomingMessage): string[] {
     .filter((name) => name !== "");
 }
 
-/** Completes the handshake. A bad one is answered by `ws` itself, and the socket closes: then there is none. */
+/**
+ * Completes the handshake. A bad one is answered by `ws` itself, and the socket closes: then there is none. The WebSocket comes paused: what
+ * the client sent along with its request would be emitted, and thrown when it is bad, before anybody can listen.
+ */
 export function acceptWebSocket(request: IncomingMessage, socket: Duplex, subprotocol: string): Promise<WebSocket | undefined> {
   const { promise, resolve } = Promise.withResolvers<WebSocket | undefined>();
   const server = new WebSocketServer({
@@ -41,6 +44,9 @@ export function acceptWebSocket(request: IncomingMessage, socket: Duplex, subpro
   }
   socket.once("close", () => resolve(undefined));
   // Bytes behind the request's head were put back into the socket.
-  server.handleUpgrade(request, socket, Buffer.alloc(0), (websocket) => resolve(websocket));
+  server.handleUpgrade(request, socket, Buffer.alloc(0), (websocket) => {
+    websocket.pause();
+    resolve(websocket);
+  });
   return promise;
 }

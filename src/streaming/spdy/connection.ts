@@ -20,8 +20,6 @@ import { SpdyStream } from "./stream.ts";
 const MAX_STREAMS = 1000;
 /** How long the client may take to close after we did. */
 const LINGER_MS = 5_000;
-/** A connection that is not read does not notice that its client is gone; a write does. */
-const PROBE_INTERVAL_MS = 15_000;
 /** Pings of the side that accepted the connection have even numbers. */
 const PROBE_ID = 2;
 
@@ -39,15 +37,20 @@ export class SpdyConnection {
   readonly #codec = new HeaderCodec();
   readonly #gone = new AbortController();
   readonly #onActivity: () => void;
+  readonly #probeIntervalMs: number;
   #drained: Promise<void> | undefined;
   #lastStreamId = 0;
 
-  constructor(transport: Duplex, parts: { readonly onStream: OnStream; readonly onActivity: () => void }) {
+  constructor(
+    transport: Duplex,
+    parts: { readonly onStream: OnStream; readonly onActivity: () => void; readonly probeIntervalMs: number },
+  ) {
     this.#transport = transport;
     this.#onStream = parts.onStream;
+    this.#probeIntervalMs = parts.probeIntervalMs;
     this.#onActivity = parts.onActivity;
-    transport.on("error", (error) => this.#gone.abort(clientGone(`the connection broke: ${error.message}`)));
-    transport.on("close", () => this.#gone.abort(clientGone("the client has closed the connection")));
+    transport.on("error", (error) => this.#lose(`the connection broke: ${error.message}`));
+    transport.on("close", () => this.#lose("the client has closed the connection"));
   }
 
   /** Aborts when the connection has ended, whoever ended it. */
@@ -65,9 +68,7 @@ export class SpdyConnection {
     } catch (error) {
       if (!this.gone.aborted) throw error;
     } finally {
-      this.#gone.abort(clientGone("the connection has ended"));
-      for (const stream of this.#streams.values()) stream.ended();
-      this.#streams.clear();
+      this.#lose("the connection has ended");
       this.#codec[Symbol.dispose]();
       this.#transport.destroy();
     }
@@ -103,6 +104,12 @@ export class SpdyConnection {
 
   forget(stream: SpdyStream): void {
     this.#streams.delete(stream.id);
+  }
+
+  /** A frame may be waiting for room in a stream that nobody reads any more, and `run` for the frame. */
+  #lose(why: string): void {
+    this.#gone.abort(clientGone(why));
+    for (const stream of this.#streams.values()) stream.ended();
   }
 
   #nextDrain(): Promise<void> {
@@ -153,7 +160,8 @@ export class SpdyConnection {
   }
 
   async #deliver(stream: SpdyStream, bytes: Buffer, fin: boolean): Promise<void> {
-    const probe = setInterval(() => void this.send(controlFrame(PING, 0, [PROBE_ID])).catch(() => {}), PROBE_INTERVAL_MS);
+    // A connection that is not read does not notice that its client is gone; a write does.
+    const probe = setInterval(() => void this.send(controlFrame(PING, 0, [PROBE_ID])).catch(() => {}), this.#probeIntervalMs);
     try {
       await stream.incoming.push(bytes);
     } finally {

@@ -1,4 +1,5 @@
 import { ByteQueue } from "../byte-queue.ts";
+import { clientGone, type StreamingError } from "../errors.ts";
 import type { SpdyConnection } from "./connection.ts";
 import { controlFrame, dataHead, FLAG_FIN, RST_STREAM } from "./frames.ts";
 import type { Headers } from "./header-codec.ts";
@@ -23,7 +24,7 @@ export class SpdyStream {
     this.headers = headers;
   }
 
-  /** Aborts when neither side will send any more. */
+  /** Aborts when neither side will send any more; with a `StreamingError` when that is not by two half-closes. */
   get closed(): AbortSignal {
     return this.#closed.signal;
   }
@@ -63,12 +64,12 @@ export class SpdyStream {
     this.#localEnded = true;
     this.#remoteEnded = true;
     this.incoming.discard();
-    this.#forgetWhenClosed();
+    this.#forgetWhenClosed(clientGone("the stream was reset"));
   }
 
-  #forgetWhenClosed(): void {
+  #forgetWhenClosed(reason?: StreamingError): void {
     if (!this.#localEnded || !this.#remoteEnded) return;
     this.#connection.forget(this);
-    this.#closed.abort();
+    this.#closed.abort(reason);
   }
 }
