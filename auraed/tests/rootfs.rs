@@ -142,8 +142,8 @@ fn an_image_as_a_volume_is_merged_and_read_only() {
         symlink("/etc/deep", place.lower().join("link")).unwrap();
         for (sub_path, file) in [("", "top"), ("etc", "deep/file"), ("etc//./deep/", "file"), ("link", "file")] {
             let request = volume(&place, sub_path);
-            let path = image::mount(&request).unwrap();
-            assert_eq!(image::mount(&request).unwrap(), path);
+            let path = image::mount(&request, None).unwrap();
+            assert_eq!(image::mount(&request, None).unwrap(), path);
             assert!(rootfs::overlay::is_mounted(&path).unwrap());
             assert!(path.join(file).is_file(), "{layers} layers, {sub_path:?}");
             let refused = fs::write(path.join(file), "").unwrap_err();
@@ -165,11 +165,11 @@ fn a_directory_of_an_image_lies_inside_it() {
         symlink("/proc/self/root", place.lower().join("magic")).unwrap();
         for sub_path in ["missing", "top", "out", "up", "magic", "top/x"] {
             let request = volume(&place, sub_path);
-            let error = image::mount(&request).unwrap_err();
+            let error = image::mount(&request, None).unwrap_err();
             assert!(error.is_invalid() && error.to_string().contains(sub_path), "{layers} layers, {sub_path}: {error}");
             assert!(!Path::new(&request.mount_path).exists());
         }
         let none = image::Request { lower_paths: Vec::new(), ..volume(&place, "") };
-        assert!(image::mount(&none).unwrap_err().is_invalid());
+        assert!(image::mount(&none, None).unwrap_err().is_invalid());
     }
 }

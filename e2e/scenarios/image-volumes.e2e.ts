@@ -3,7 +3,7 @@ import { test } from "node:test";
 
 import { status } from "@grpc/grpc-js";
 
-import type { DeepPartial, Mount } from "../../api/gen/cri/v1/api.ts";
+import { type DeepPartial, type Mount, NamespaceMode } from "../../api/gen/cri/v1/api.ts";
 import { assertRefused } from "../harness/assertions.ts";
 import type { Container } from "../harness/container.ts";
 import { unary } from "../harness/cri-client.ts";
@@ -55,6 +55,20 @@ for (const runtimeHandler of handlers) {
     if (node().kind === "containerd") return;
     const [layers, busybox] = [idOf("layers"), idOf("busybox")];
     assert.deepEqual(await refs(container), { "/whole": layers, "/deep/er": layers, "/tools": busybox, "/accounts": busybox });
+  });
+
+  test(`in a user namespace the image's files belong to the pod's ids${where}`, async () => {
+    const ids = [{ containerId: 0, hostId: 300_000, length: 65_536 }];
+    const usernsOptions = { mode: NamespaceMode.POD, uids: ids, gids: ids };
+    const namespaceOptions = { pid: NamespaceMode.CONTAINER, usernsOptions };
+    await using pod = await node().runPod({ runtimeHandler, linux: { securityContext: { namespaceOptions } } });
+    // As the kubelet asks for every mount of such a pod.
+    const mapped = { uidMappings: ids, gidMappings: ids };
+    const container = await pod.start({
+      linux: { securityContext: { namespaceOptions } },
+      mounts: [volume("layers", "/whole", mapped), volume("busybox", "/tools", { ...mapped, imageSubPath: "bin" })],
+    });
+    assert.equal(await container.shell("stat -c %u:%g /whole/data /whole/data/kept /tools /tools/busybox | sort -u"), "0:0");
   });
 
   test(`what cannot be mounted is refused by its field, leaves nothing, and the same name works afterwards${where}`, async () => {

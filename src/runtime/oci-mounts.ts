@@ -46,8 +46,8 @@ function requestedMount(mount: MountRequest, { mountSources, sourcesMapped }: Oc
   const sourcePath = mountSources[index];
   if (sourcePath === undefined) throw new TypeError(`mountSources has no entry for ${mount.containerPath}`);
   const options = [PROPAGATION_OPTIONS[mount.propagation], ACCESS_OPTIONS[mount.readonly], ...mount.options];
-  // An image is mounted where its container is: nobody has mapped it before.
-  const mapped = sourcesMapped && mount.source.type !== "image";
+  // Auraed mounts an image with the pod's ids by itself.
+  const mapped = sourcesMapped || mount.source.type === "image";
   return {
     ...bind(sourcePath, mount.containerPath, options),
     ...(mapped || mount.uidMappings.length === 0 ? {} : { uidMappings: mount.uidMappings.map(ociIdMapping) }),

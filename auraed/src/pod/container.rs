@@ -182,7 +182,8 @@ impl Container {
         if self.rootfs.is_none() || !matches!(self.state, State::Prepared) {
             return Err(self.wrong_phase("prepared"));
         }
-        let path = blocking(move || image::mount(&request)).await??;
+        let users = self.shared.users();
+        let path = blocking(move || image::mount(&request, users.as_ref())).await??;
         if !self.images.contains(&path) {
             self.images.push(path);
         }

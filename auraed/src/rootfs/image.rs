@@ -12,20 +12,21 @@ use rustix::mount::{MoveMountFlags, OpenTreeFlags};
 use super::root::Root;
 use super::{RootfsError, absolute, overlay, unusable};
 use crate::api::pod::v0 as api;
+use crate::idmap::UserNamespace;
 use crate::sys::mounts;
 
 /// What the pod contract asks for.
 pub type Request = api::MountImageRequest;
 
-/// Mounts the image at the request's path and answers that path. Mounted already is success.
-pub fn mount(request: &Request) -> Result<PathBuf, RootfsError> {
+/// Mounts the image at the request's path and answers that path. Mounted already is success. With `users` its files belong to the pod's ids.
+pub fn mount(request: &Request, users: Option<&UserNamespace>) -> Result<PathBuf, RootfsError> {
     let target = absolute("mount_path", &request.mount_path)?;
     let lowers = request.lower_paths.iter().map(|path| absolute("lower_paths", path)).collect::<Result<Vec<_>, _>>()?;
     if overlay::is_mounted(&target)? {
         return Ok(target);
     }
     fs::create_dir_all(&target).map_err(|error| RootfsError::io(format!("make {}", target.display()), error))?;
-    match mount_at(&target, &lowers, &request.sub_path) {
+    match mount_at(&target, &lowers, &request.sub_path, users) {
         Ok(()) => Ok(target),
         Err(error) => {
             // Nobody will ask for the undoing of what never succeeded.
@@ -44,13 +45,19 @@ pub fn unmount(target: &Path) -> Result<(), RootfsError> {
     }
 }
 
-fn mount_at(target: &Path, lowers: &[PathBuf], sub_path: &str) -> Result<(), RootfsError> {
+fn mount_at(target: &Path, lowers: &[PathBuf], sub_path: &str, users: Option<&UserNamespace>) -> Result<(), RootfsError> {
     match lowers {
         [] => Err(RootfsError::invalid("lower_paths", "", "at least one layer is required")),
         // An overlay without an upper directory wants two layers; one is its own merged view.
-        [layer] => attach(&directory_of(layer, sub_path)?, target),
+        [layer] => {
+            let directory = directory_of(layer, sub_path)?;
+            if let Some(users) = users {
+                map(&directory, users).map_err(|error| RootfsError::io(format!("map the ids of {}", layer.display()), error))?;
+            }
+            attach(&directory, target)
+        }
         _ => {
-            overlay::mount_read_only(lowers, target)?;
+            overlay::mount_read_only(lowers, target, users)?;
             if sub_path.is_empty() {
                 return Ok(());
             }
@@ -60,6 +67,10 @@ fn mount_at(target: &Path, lowers: &[PathBuf], sub_path: &str) -> Result<(), Roo
             attach(&directory, target)
         }
     }
+}
+
+fn map(tree: &OwnedFd, users: &UserNamespace) -> io::Result<()> {
+    mounts::map_ids(tree.as_fd(), users.open()?.as_fd())
 }
 
 /// A mount of one directory of `tree`, attached nowhere yet.

@@ -36,41 +36,53 @@ pub fn mount(lowers: &[PathBuf], scratch: &Path, target: &Path, users: Option<&U
     for dir in [scratch, target, &work] {
         fs::create_dir_all(dir).map_err(|error| RootfsError::io(format!("make {}", dir.display()), error))?;
     }
-    let opened = match users {
-        None => open_all(lowers)?,
-        Some(users) => map_layers(lowers, users)?,
-    };
-    make_upper(&upper, &opened)?;
-    let writable = Some((upper.as_path(), work.as_path()));
-    if users.is_none() {
-        return attach(lowers, &opened, writable, target);
+    let layers = Layers::open(lowers, users)?;
+    make_upper(&upper, &layers.opened)?;
+    attach(&layers, Some((&upper, &work)), target)
+}
+
+/// Mounts `lowers` (uppermost first, at least two) at the directory `target`, read-only and without device nodes. `users` as with `mount`.
+pub fn mount_read_only(lowers: &[PathBuf], target: &Path, users: Option<&UserNamespace>) -> Result<(), RootfsError> {
+    attach(&Layers::open(lowers, users)?, None, target)
+}
+
+/// Layers as an overlay takes them.
+struct Layers<'a> {
+    paths: &'a [PathBuf],
+    /// Of each its directory, or a copy of its mount, nowhere yet, with its files' owners mapped.
+    opened: Vec<OwnedFd>,
+    mapped: bool,
+}
+
+impl<'a> Layers<'a> {
+    fn open(paths: &'a [PathBuf], users: Option<&UserNamespace>) -> Result<Self, RootfsError> {
+        let opened = match users {
+            None => paths.iter().map(|path| open_dir(path)).collect::<Result<Vec<_>, _>>()?,
+            Some(users) => map_layers(paths, users)?,
+        };
+        Ok(Self { paths, opened, mapped: users.is_some() })
     }
-    let fail = |error: io::Error| RootfsError::io(format!("mount the overlay at {}", target.display()), error);
-    let mounted = namespace::in_private_mounts(|| {
-        // Over the layers themselves: the overlay finds them by the same names. The kernel takes only attached mounts.
-        opened.iter().zip(lowers).try_for_each(|(tree, path)| mounts::attach(tree.as_fd(), path))?;
-        Ok(new_mount(lowers, writable)?)
-    });
-    mounts::attach(mounted.map_err(fail)?.as_fd(), target).map_err(fail)
 }
 
-/// Mounts `lowers` (uppermost first, at least two) at the directory `target`, read-only and without device nodes.
-pub fn mount_read_only(lowers: &[PathBuf], target: &Path) -> Result<(), RootfsError> {
-    attach(lowers, &open_all(lowers)?, None, target)
-}
-
-/// `opened`: `lowers`, for a kernel that is not given them by name. `writable`: the upper directory and the work directory.
-fn attach(lowers: &[PathBuf], opened: &[OwnedFd], writable: Option<(&Path, &Path)>, target: &Path) -> Result<(), RootfsError> {
+/// `writable`: the upper directory and the work directory.
+fn attach(layers: &Layers<'_>, writable: Option<(&Path, &Path)>, target: &Path) -> Result<(), RootfsError> {
     let fail = |error: io::Error| RootfsError::io(format!("mount the overlay at {}", target.display()), error);
-    let mounted = match new_mount(lowers, writable) {
-        // Before Linux 6.5 there is no `lowerdir+`.
-        Err(Errno::INVAL | Errno::NOSYS) => return old_mount(opened, writable, target),
-        other => other.map_err(io::Error::from),
+    let mounted = if layers.mapped {
+        namespace::in_private_mounts(|| {
+            // Over the layers themselves: the overlay finds them by the same names. The kernel takes only attached mounts.
+            layers.opened.iter().zip(layers.paths).try_for_each(|(tree, path)| mounts::attach(tree.as_fd(), path))?;
+            Ok(new_mount(layers.paths, writable)?)
+        })
+    } else {
+        match new_mount(layers.paths, writable) {
+            // Before Linux 6.5 there is no `lowerdir+`.
+            Err(Errno::INVAL | Errno::NOSYS) => return old_mount(&layers.opened, writable, target),
+            other => other.map_err(io::Error::from),
+        }
     };
     mounts::attach(mounted.map_err(fail)?.as_fd(), target).map_err(fail)
 }
 
-/// A copy of each layer's mount, nowhere yet, with its files' owners mapped.
 fn map_layers(lowers: &[PathBuf], users: &UserNamespace) -> Result<Vec<OwnedFd>, RootfsError> {
     let user_namespace = users.open().map_err(|error| RootfsError::io(format!("open {}", users.path.display()), error))?;
     let map = |path: &PathBuf| -> io::Result<OwnedFd> {
@@ -112,10 +124,6 @@ const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CL
 fn open_dir(path: &Path) -> Result<OwnedFd, RootfsError> {
     rustix::fs::openat(CWD, path, DIRECTORY, Mode::empty())
         .map_err(|error| RootfsError::io(format!("lower_paths {}", path.display()), error))
-}
-
-fn open_all(lowers: &[PathBuf]) -> Result<Vec<OwnedFd>, RootfsError> {
-    lowers.iter().map(|path| open_dir(path)).collect()
 }
 
 fn by_descriptor(fd: &OwnedFd) -> String {
