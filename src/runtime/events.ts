@@ -115,7 +115,7 @@ export class Subscription implements Disposable {
       signal.throwIfAborted();
       const event = this.#waiting.shift();
       if (event !== undefined) return event;
-      if (this.#dropped > 0) throw dropped(this.#dropped);
+      if (this.#dropped > 0) throw tooSlow(this.#dropped);
       if (this.#end !== undefined) throw this.#end;
       this.#changed = Promise.withResolvers();
       await untilAborted(this.#changed.promise, signal);
@@ -127,7 +127,7 @@ export class Subscription implements Disposable {
   }
 }
 
-function dropped(count: number): RuntimeError {
+function tooSlow(count: number): RuntimeError {
   return new RuntimeError(
     { code: "ERR_EVENTS_DROPPED" },
     `${count} events were dropped because they were read too slowly: list, and call again`,
