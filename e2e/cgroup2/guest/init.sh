@@ -14,7 +14,8 @@ for module in $(/bin/busybox cat /modules/order); do /bin/busybox insmod "/modul
 /bin/busybox mount -t overlay -o lowerdir=/lower,upperdir=/memory/upper,workdir=/memory/work root /new
 # What belongs to the host and not to this machine: what it mounts, and which services it has enabled.
 : >/new/etc/fstab
-/bin/busybox rm -rf /new/etc/systemd/system
+# systemd takes the file for a container's.
+/bin/busybox rm -rf /new/etc/systemd/system /new/.dockerenv
 /bin/busybox cp -r /overlay/. /new/
 # shellcheck source=/dev/null
 . /overlay/etc/aurae-cgroup2
