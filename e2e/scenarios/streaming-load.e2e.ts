@@ -25,8 +25,8 @@ function chooseDose() {
   const exec = ["spdy", "websocket"] as const;
   const forward = ["spdy", "tunnel"] as const;
   if (!isSoak()) return { bytes: 64 * MiB, sessions: 40, connections: 300, exec: exec.slice(1), forward: forward.slice(0, 1) };
-  const dose = { bytes: 1024 * MiB, sessions: 200, connections: 10_000, exec, forward };
-  return podsUnderTest() === "microvm" ? { ...dose, bytes: 128 * MiB, sessions: 100, connections: 1000 } : dose;
+  const whole = { bytes: 1024 * MiB, sessions: 200, connections: 10_000, exec, forward };
+  return podsUnderTest() === "microvm" ? { ...whole, bytes: 128 * MiB, sessions: 100, connections: 1000 } : whole;
 }
 
 test("bytes each way through exec and through port-forward, none lost or changed", options, async (t) => {
