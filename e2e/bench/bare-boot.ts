@@ -35,7 +35,8 @@ function bareArgument(argument: string, files: Readonly<Record<string, string>>)
   if (argument.startsWith("tap,")) return "hubport,id=net0,hubid=0";
   const file = files[argument];
   if (file !== undefined) return file;
-  return Object.entries(files).reduce((text, [from, to]) => text.replace(`"filename":"${from}"`, `"filename":"${to}"`), argument);
+  // In the JSON of a disk, and of memory.
+  return Object.entries(files).reduce((text, [from, to]) => text.replace(`":"${from}"`, `":"${to}"`), argument);
 }
 
 /** A scratch disk as a pod's. The bare machine never writes to it. */

@@ -17,9 +17,9 @@ sha256=5195b288dec79e2981d6b84457f38b7ce7310a2d702930ec7d07209c7f78ce37
 # Its buffers for devices that reach low memory alone would be 64 MiB.
 arguments=(swiotlb=512)
 # To the system disk, and what is mounted there.
-disk_modules=(virtio_blk erofs)
+disk_modules=(virtio_pmem nd_pmem erofs)
 # Devices of our machine, and a file system that is asked for by another name.
-boot_modules=(virtio_net virtio-rng virtio_balloon virtio_pmem nd_pmem overlay)
+boot_modules=(virtio_blk virtio_net virtio-rng virtio_balloon overlay)
 # Of devices that our machine cannot have.
 no_drivers=(ata comedi hid hv infiniband nvme scsi target xen net/ethernet net/hyperv net/wwan)
 

@@ -7,6 +7,8 @@ export interface MachineDescription {
   /** All that the guest has; even. */
   readonly memoryMib: number;
   readonly vcpus: number;
+  /** Of the system disk: a multiple of `LAYER_ALIGNMENT_BYTES`. */
+  readonly systemBytes: number;
 }
 
 export type Accelerator =
@@ -65,6 +67,9 @@ export const LAYER_SLOTS = BRIDGES * SLOTS_PER_BRIDGE;
 
 /** Device number of the first bridge on the root bus; the others follow. */
 const FIRST_BRIDGE_DEVICE = 0x10;
+
+/** QEMU's name of the system disk's device, which is memory as the layers' are. */
+export const SYSTEM_DEVICE_ID = "system-disk";
 
 export interface LayerSlot {
   /** QEMU's name of the bridge's bus. */

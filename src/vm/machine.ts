@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { withDeadline } from "../lib/abort.ts";
 import type { LayerToPlug, Machine, MachineStatus } from "../runtime/ports.ts";
-import { LAYER_ALIGNMENT_BYTES, LAYER_SLOTS, LAYER_SPACE_BYTES, layerPath, layerSlot } from "./description.ts";
+import { LAYER_ALIGNMENT_BYTES, LAYER_SLOTS, LAYER_SPACE_BYTES, layerPath, layerSlot, SYSTEM_DEVICE_ID } from "./description.ts";
 import { layerError, protocolError, VmError } from "./errors.ts";
 import { QmpClient } from "./qmp.ts";
 
@@ -17,7 +17,7 @@ const memoryIdPattern = /^memory\.(\d{1,3})\.([a-z0-9-][a-z0-9.-]{0,95})$/;
 
 const itemsSchema = z.array(z.object({ name: z.string().max(256) })).max(4096);
 const statusSchema = z.object({ status: z.string().min(1).max(64), running: z.boolean() });
-const memorySchema = z.array(z.object({ data: z.object({ size: z.number().nonnegative() }) })).max(1024);
+const memorySchema = z.array(z.object({ data: z.object({ id: z.string().max(256), size: z.number().nonnegative() }) })).max(1024);
 
 interface Taken {
   readonly slot: number;
@@ -127,7 +127,8 @@ function freeSlot(taken: readonly Taken[]): number {
 
 async function checkSpace(qmp: QmpClient, sizeBytes: number, signal: AbortSignal): Promise<void> {
   const devices = parse(memorySchema, await qmp.execute("query-memory-devices", {}, { signal }), "query-memory-devices");
-  const usedBytes = devices.reduce((sum, { data }) => sum + data.size, 0);
+  const layers = devices.filter(({ data }) => data.id !== SYSTEM_DEVICE_ID);
+  const usedBytes = layers.reduce((sum, { data }) => sum + data.size, 0);
   if (usedBytes + sizeBytes <= LAYER_SPACE_BYTES) return;
   throw new VmError(
     { code: "ERR_LAYER_SPACE", spaceBytes: LAYER_SPACE_BYTES, usedBytes },

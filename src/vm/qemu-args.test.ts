@@ -14,7 +14,7 @@ const parts: BootParts = {
     kernelRelease: "6.12",
     auraedVersion: "1",
     kernelArguments: { always: ["quiet"], tcg: ["mitigations=off"] },
-    parts: { kernel: part("vmlinux"), system: part("system.erofs"), scratch: part("scratch.img") },
+    parts: { kernel: part("vmlinux"), system: { ...part("system.erofs"), sizeBytes: 2 ** 21 }, scratch: part("scratch.img") },
     initrd: undefined,
   },
 };
@@ -108,7 +108,7 @@ test("a number that is none does not become an argument", () => {
     overhead: undefined,
   } as unknown as MachineNeeds;
   const { args } = vmm().plan(needs).launch(dirs);
-  assert.equal(valueOf(args, "-m"), `size=512M,maxmem=${512 + 128 * 1024}M`);
+  assert.equal(valueOf(args, "-m"), `size=512M,maxmem=${512 + 2 + 128 * 1024}M`);
   assert.equal(valueOf(args, "-smp"), "cpus=1");
 });
 
@@ -127,13 +127,13 @@ test("the pod's directories are the host's business: QEMU knows the paths of its
   assert.match(valueOf(launch.args, "-qmp"), /^unix:\/run\/qmp\.sock,/);
 });
 
-test("a kernel that needs an initrd gets it; the system disk is the first one, as its name on the command line says", () => {
+test("a kernel that needs an initrd gets it; the system disk is mapped, read-only", () => {
   const found = { ...parts, files: { ...parts.files, initrd: part("initrd") } };
   const { args, files } = vmm(found).plan({ resources: undefined, overhead: undefined }).launch(dirs);
   assert.equal(valueOf(args, "-initrd"), "/initrd");
   assert.deepEqual(files.at(-1), { hostPath: "/guest/initrd", path: "/initrd" });
-  assert.match(valueOf(args, "-append"), / root=\/dev\/vda rootfstype=erofs ro init=\/init /);
-  assert.match(args.filter((arg) => arg.startsWith("virtio-blk-pci"))[0] ?? "", /drive=system,/);
+  assert.match(valueOf(args, "-append"), / root=\/dev\/pmem0 rootfstype=erofs rootflags=dax=always ro rootwait init=\/init /);
+  assert.match(valueOf(args, "-object"), /"readonly":true,"mem-path":"\/system\.erofs","size":2097152/);
 });
 
 test("descriptors are those that auraed vm hands over", () => {

@@ -6,6 +6,7 @@ import {
   LAYER_SPACE_BYTES,
   type MachineDescription,
   type Stream,
+  SYSTEM_DEVICE_ID,
   TCG_BUFFER_MIB,
   type Wiring,
 } from "./description.ts";
@@ -21,6 +22,7 @@ export function qemuArgs(machine: MachineDescription, wiring: Wiring, kernelArgu
     ...consoleArgs(wiring.console),
     ...portArgs(wiring),
     ...["-device", "virtio-rng-pci,disable-legacy=on"],
+    ...systemArgs(machine, paths.system),
     ...diskArgs(wiring),
     ...networkArgs(wiring.tapFd),
     ...layerBridgeArgs(),
@@ -28,8 +30,8 @@ export function qemuArgs(machine: MachineDescription, wiring: Wiring, kernelArgu
   ];
 }
 
-function machineArgs({ accelerator, memoryMib, vcpus }: MachineDescription): string[] {
-  const maxMib = memoryMib + LAYER_SPACE_BYTES / 2 ** 20;
+function machineArgs({ accelerator, memoryMib, vcpus, systemBytes }: MachineDescription): string[] {
+  const maxMib = memoryMib + (LAYER_SPACE_BYTES + systemBytes) / 2 ** 20;
   return [
     // Only what a guest uses, and nothing that would put a pod's memory elsewhere: core dumps, pages merged with another pod's.
     ...["-machine", "q35,sata=off,smbus=off,usb=off,hpet=off,vmport=off,i8042=off,dump-guest-core=off,mem-merge=off"],
@@ -48,11 +50,12 @@ function machineArgs({ accelerator, memoryMib, vcpus }: MachineDescription): str
   ];
 }
 
-/** The guest's name of the first disk on the command line: built-in drivers find devices in the order of their slots, one after the other. */
-const SYSTEM_DISK = "/dev/vda";
+/** The guest's name of the first virtio-pmem device: there is no other at boot. */
+const SYSTEM_DEVICE = "/dev/pmem0";
 
 function kernelCommandLine(accelerator: Accelerator, { always, tcg }: GuestFiles["kernelArguments"]): string {
-  const root = [`root=${SYSTEM_DISK}`, "rootfstype=erofs", "ro", "init=/init"];
+  // Its driver finds the device in the background.
+  const root = [`root=${SYSTEM_DEVICE}`, "rootfstype=erofs", "rootflags=dax=always", "ro", "rootwait", "init=/init"];
   const common = ["console=ttyS0", "panic=-1", "random.trust_cpu=on", "cgroup_no_v1=all", ...root, ...always];
   return [...common, ...(accelerator.kind === "tcg" ? [...clockArguments(accelerator.hostTscKhz), ...tcg] : [])].join(" ");
 }
@@ -93,23 +96,23 @@ function portArgs({ control, volumes }: Wiring): string[] {
   ];
 }
 
+/** As an image's layer: the guest maps the host's page cache, and auraed is in memory once for all machines. */
+function systemArgs({ systemBytes }: MachineDescription, path: string): string[] {
+  const memory = { "qom-type": "memory-backend-file", id: "system", share: true, readonly: true, "mem-path": path, size: systemBytes };
+  return ["-object", JSON.stringify(memory), "-device", `virtio-pmem-pci,memdev=system,id=${SYSTEM_DEVICE_ID}`];
+}
+
 function diskArgs({ paths }: Wiring): string[] {
-  const disk = (name: string, filename: string, options: object, readOnly: boolean): string[] => [
+  const disk = (name: string, filename: string, options: object): string[] => [
     // JSON, so that no character of a path means anything.
-    ...[
-      "-blockdev",
-      JSON.stringify({ "node-name": name, driver: "raw", "read-only": readOnly, ...options, file: { driver: "file", filename } }),
-    ],
+    ...["-blockdev", JSON.stringify({ "node-name": name, driver: "raw", ...options, file: { driver: "file", filename } })],
     // On a full disk of the host the guest's writes fail. By default QEMU would stop the machine, and nobody would know.
     ...["-device", `virtio-blk-pci,drive=${name},serial=${name},werror=report,disable-legacy=on`],
   ];
   // The scratch disk dies with its machine, so nothing is gained by a flush: an fsync in the guest costs the guest alone. Its content goes through
   // the host's page cache, where it is charged to the machine and given back under pressure.
   const scratch = { discard: "unmap", cache: { direct: false, "no-flush": true } };
-  return [
-    ...disk("system", paths.system, {}, true),
-    ...(paths.scratch === undefined ? [] : disk("scratch", paths.scratch, scratch, false)),
-  ];
+  return [...(paths.scratch === undefined ? [] : disk("scratch", paths.scratch, scratch))];
 }
 
 function networkArgs(tapFd: number | undefined): string[] {

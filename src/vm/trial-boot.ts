@@ -25,7 +25,7 @@ export async function bootTrial(
   options: { readonly timeoutMs: number; readonly signal: AbortSignal },
 ): Promise<TrialOutcome> {
   const { qemu, files, accelerator } = parts;
-  const machine: MachineDescription = { accelerator, memoryMib: TRIAL_MEMORY_MIB, vcpus: 1 };
+  const machine: MachineDescription = { accelerator, memoryMib: TRIAL_MEMORY_MIB, vcpus: 1, systemBytes: files.parts.system.sizeBytes };
   const args = qemuArgs(machine, trialWiring(parts), files.kernelArguments);
   const { signal, timeoutMs } = options;
   const watch = { signal, timeoutMs, sign: SIGN, streams: 1, tailBytes: CONSOLE_TAIL_BYTES };

@@ -34,7 +34,12 @@ export class QemuVmm implements Vmm {
     const parts = this.#modules.parts();
     const { defaults, hostCpus } = this.#options;
     const size = sizeMachine(needs, defaults, { accelerator: parts.accelerator.kind, cpus: hostCpus });
-    const machine: MachineDescription = { accelerator: parts.accelerator, memoryMib: size.memoryBytes / 2 ** 20, vcpus: size.vcpus };
+    const machine: MachineDescription = {
+      accelerator: parts.accelerator,
+      memoryMib: size.memoryBytes / 2 ** 20,
+      vcpus: size.vcpus,
+      systemBytes: parts.files.parts.system.sizeBytes,
+    };
     return { size, launch: (dirs) => launchOf(machine, parts, dirs) };
   }
 

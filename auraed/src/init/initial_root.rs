@@ -6,6 +6,8 @@ use std::ffi::CString;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::{PROGRAM, named};
 use crate::sys::mounts::{self, MsFlags};
@@ -14,8 +16,11 @@ use crate::sys::{guest, module};
 /// Files to load, in the order of their names.
 const MODULES: &str = "/modules";
 const DEVICES: &str = "/dev";
-/// The first disk, as on the kernel's command line.
-const DISK: &str = "/dev/vda";
+/// The system disk, as on the kernel's command line.
+const DISK: &str = "/dev/pmem0";
+/// Its driver finds it in the background.
+const APPEARANCE_LIMIT: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
 const ROOT: &str = "/root";
 
 /// Whether it is what we were started from.
@@ -37,7 +42,8 @@ fn try_to_leave() -> io::Result<Infallible> {
         named(&format!("load {}", file.display()), File::open(file).and_then(|file| module::load(&file)))?;
     }
     mounts::file_system("devtmpfs", "devtmpfs", Path::new(DEVICES), MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC, "mode=0755")?;
-    named(&format!("mount {DISK}"), mounts::file_system("erofs", DISK, Path::new(ROOT), MsFlags::MS_RDONLY, ""))?;
+    wait_for(Path::new(DISK))?;
+    named(&format!("mount {DISK}"), mounts::file_system("erofs", DISK, Path::new(ROOT), MsFlags::MS_RDONLY, "dax=always"))?;
     mounts::unmount_all(Path::new(DEVICES))?;
     // What is left of this root stays in the guest's memory for good.
     for file in files.iter().map(PathBuf::as_path).chain([Path::new(PROGRAM)]) {
@@ -47,6 +53,17 @@ fn try_to_leave() -> io::Result<Infallible> {
     let program = CString::new(PROGRAM)?;
     let nothing: [&CString; 0] = [];
     Ok(nix::unistd::execve(&program, &[&program], &nothing)?)
+}
+
+fn wait_for(device: &Path) -> io::Result<()> {
+    let deadline = Instant::now() + APPEARANCE_LIMIT;
+    while !device.exists() {
+        if Instant::now() > deadline {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, format!("there is no {}", device.display())));
+        }
+        thread::sleep(LOOK_AGAIN);
+    }
+    Ok(())
 }
 
 fn files_in_order(directory: &Path) -> io::Result<Vec<PathBuf>> {

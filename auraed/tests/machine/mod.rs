@@ -300,7 +300,7 @@ fn command(dir: &Path, kernel: &Path, hardware: &Hardware) -> Command {
     qemu.args(["-M", "q35,accel=tcg,sata=off,smbus=off,usb=off,hpet=off", "-cpu", "qemu64", "-nodefaults", "-no-user-config"]);
     qemu.args(["-display", "none", "-no-reboot", "-m", &format!("{}M,maxmem=8G", hardware.memory_mib)]);
     let khz = host_khz();
-    let root = "root=/dev/vda rootfstype=erofs ro init=/init";
+    let root = "root=/dev/pmem0 rootfstype=erofs rootflags=dax=always ro rootwait init=/init";
     let arguments = format!("{root} console=ttyS0 quiet panic=-1 fb_tunnels=none dummy.numdummies=0 tsc_early_khz={khz} lpj={}", 4 * khz);
     qemu.arg("-kernel").arg(kernel).args(["-append", &arguments]);
     // Before those that take any free slot.
@@ -319,8 +319,9 @@ fn command(dir: &Path, kernel: &Path, hardware: &Hardware) -> Command {
     // Frames go to a socket that nobody has: they are lost, as on a cable that ends nowhere.
     let cable = format!("dgram,id=net,local.type=unix,local.path={},remote.type=unix,remote.path={}", path("frames"), path("nobody"));
     qemu.args(["-netdev", &cable, "-device", &format!("virtio-net-pci,netdev=net,mac={MAC}")]);
-    qemu.args(["-drive", &format!("file={},if=none,id=system,format=raw,readonly=on", path("system.erofs"))]);
-    qemu.args(["-device", "virtio-blk-pci,drive=system,serial=system"]);
+    let size = fs::metadata(dir.join("system.erofs")).unwrap().len();
+    let memory = format!("memory-backend-file,id=system,share=on,readonly=on,mem-path={},size={size}", path("system.erofs"));
+    qemu.args(["-object", &memory, "-device", "virtio-pmem-pci,memdev=system"]);
     if hardware.scratch {
         let image = dir.join("scratch.img");
         File::create(&image).unwrap().set_len(1 << 30).unwrap();
@@ -386,14 +387,18 @@ fn write_system(dir: &Path) {
     }
     std::os::unix::fs::symlink("../run", tree.join("var/run")).unwrap();
     fs::copy(AURAED, tree.join("init")).unwrap();
-    let made = Command::new("mkfs.erofs").arg(dir.join("system.erofs")).arg(&tree).stdout(Stdio::null()).status().unwrap();
-    assert!(made.success());
+    make_erofs(&tree, &dir.join("system.erofs"));
 }
 
 fn write_layer(dir: &Path, blob: &Path) {
     let root = dir.join("layer");
     make_rootfs(&root);
-    let made = Command::new("mkfs.erofs").arg("-Enoinline_data").arg(blob).arg(&root).stdout(Stdio::null()).status().unwrap();
+    make_erofs(&root, blob);
+}
+
+/// As a guest can map it.
+fn make_erofs(tree: &Path, blob: &Path) {
+    let made = Command::new("mkfs.erofs").arg("-Enoinline_data").arg(blob).arg(tree).stdout(Stdio::null()).status().unwrap();
     assert!(made.success());
     let file = File::options().write(true).open(blob).unwrap();
     file.set_len(file.metadata().unwrap().len().next_multiple_of(BLOB_ALIGNMENT)).unwrap();
