@@ -51,7 +51,7 @@ test("output beyond what a message holds is dropped: the command goes on, and it
   const long = await container.exec(["/bin/sh", "-c", `${print(20)}; echo err >&2; exit 3`]);
   assert.deepEqual([long.exitCode, long.stderr], [3, "err\n"]);
   assert.ok(long.stdout.length > 15 * MiB && long.stdout.length < 16 * MiB, `${long.stdout.length} bytes`);
-  const both = await container.exec(["/bin/sh", "-c", `${print(20)}; ${print(20)} >&2; exit 4`]);
+  const both = await container.exec(["/bin/sh", "-c", `${print(20)}; (${print(20)}) >&2; exit 4`]);
   assert.equal(both.exitCode, 4);
   for (const { length } of [both.stdout, both.stderr]) assert.ok(length > 7 * MiB && length < 8 * MiB, `${length} bytes`);
 });
