@@ -59,9 +59,9 @@ e2e-cgroup2: build ## Flat pods on a node with cgroup v2, without and with syste
 	@tools/peers.sh crictl
 	@tools/run.sh node e2e/cgroup2/run.ts
 
-conformance: build ## critest once, on the default handler
+conformance: build ## critest once each, on the default handler and on aurae-flat
 	@tools/peers.sh critest crictl cni-plugins
-	@tools/run.sh node e2e/critest/run.ts --runtime aurae-cri --handler ""
+	@tools/run.sh node e2e/critest/run.ts --runtime aurae-cri
 
 critest: build ## The conformance suite per handler beside containerd; the table goes to build/critest/
 	@tools/peers.sh
