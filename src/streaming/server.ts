@@ -43,7 +43,7 @@ export interface StreamingServer extends StreamUrls, AsyncDisposable {
 /** The listener behind kubectl exec, attach and port-forward. The token in a URL is the only authority. Throws `ERR_LISTEN`, `ERR_TLS_FILES`. */
 export async function openStreaming(
   options: StreamingOptions,
-  modules: { readonly runtime: Runtime; readonly log: Log },
+  modules: { readonly runtime: Runtime; readonly log: Log; readonly nowMs?: () => number },
 ): Promise<StreamingServer> {
   const pair = options.tls === undefined ? undefined : await readKeyPair(options.tls);
   const streaming = new Streaming(options, { ...modules, server: makeServer(pair), scheme: pair === undefined ? "http" : "https" });
@@ -68,6 +68,8 @@ function makeServer(pair: KeyPair | undefined): Server | TlsServer {
 interface StreamingModules {
   readonly runtime: Runtime;
   readonly log: Log;
+  /** What tokens age by. */
+  readonly nowMs?: () => number;
   readonly server: Server | TlsServer;
   readonly scheme: "http" | "https";
 }
@@ -78,7 +80,7 @@ class Streaming implements StreamingServer {
   readonly #log: Log;
   readonly #server: Server | TlsServer;
   readonly #scheme: string;
-  readonly #tokens = new Tokens();
+  readonly #tokens: Tokens;
   readonly #sessions = new Map<Duplex, Promise<void>>();
   readonly #closing = new AbortController();
   #keyPair: KeyPairWatch | undefined;
@@ -89,6 +91,7 @@ class Streaming implements StreamingServer {
     this.#options = options;
     this.#runtime = modules.runtime;
     this.#log = modules.log;
+    this.#tokens = new Tokens(modules.nowMs);
     this.#server = modules.server;
     this.#scheme = modules.scheme;
     this.#server.on("connection", (socket: Socket) => refuseStrangers(socket));

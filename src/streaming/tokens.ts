@@ -5,7 +5,7 @@ import type { StreamRequest } from "../runtime/stream-request.ts";
 
 /** 8 base64url characters. */
 const TOKEN_BYTES = 6;
-const LIFETIME_MS = 60_000;
+export const TOKEN_LIFETIME_MS = 60_000;
 const MAX_OUTSTANDING = 1000;
 
 interface Entry {
@@ -33,7 +33,7 @@ export class Tokens {
       );
     }
     const token = randomBytes(TOKEN_BYTES).toString("base64url");
-    this.#entries.set(token, { request, expiresAtMs: this.#nowMs() + LIFETIME_MS });
+    this.#entries.set(token, { request, expiresAtMs: this.#nowMs() + TOKEN_LIFETIME_MS });
     return token;
   }
 

@@ -6,6 +6,7 @@ import { BehavingAuraed } from "../../agent/fake.ts";
 import { type Log, type LogFields, silentLog } from "../../lib/log.ts";
 import type { Runtime } from "../../runtime/runtime.ts";
 import { openStreaming } from "../server.ts";
+import { TOKEN_LIFETIME_MS } from "../tokens.ts";
 import { play } from "./client.ts";
 import { CONTAINER_ID, POD_IDS } from "./requests.ts";
 import { type Script, scriptOf } from "./script.ts";
@@ -49,7 +50,9 @@ export async function fuzz(campaign: Campaign): Promise<Report> {
   await using guest = await BehavingAuraed.start("guest");
   const outcomes = new Map<string, number>();
   const options = { address: "127.0.0.1", port: 0, streamCreationTimeoutMs: 500, probeIntervalMs: 100 };
-  await using server = await openStreaming(options, { runtime: runtimeWith({ flat, guest }), log: countOutcomes(outcomes) });
+  let clockMs = 0;
+  const modules = { runtime: runtimeWith({ flat, guest }), log: countOutcomes(outcomes), nowMs: () => clockMs };
+  await using server = await openStreaming(options, modules);
   using thrown = new Thrown(campaign.onFinding);
   const settled = settler(campaign.onFinding);
   const idle = connections();
@@ -67,6 +70,8 @@ export async function fuzz(campaign: Campaign): Promise<Report> {
     await settled(scripts, () => flat.openCalls + guest.openCalls === 0, { what: "calls to auraed", limitMs: SETTLE_MS });
     await settled(scripts, () => connections() <= idle, { what: "connections", limitMs: SETTLE_MS });
     thrown.check();
+    // Many a client never shows its token, and the server keeps so many of them and no more.
+    clockMs += TOKEN_LIFETIME_MS;
     const rssBytes = process.memoryUsage.rss();
     peakBytes = Math.max(peakBytes, rssBytes);
     if (batch < WARM_UP_BATCHES) continue;
