@@ -60,7 +60,7 @@ export async function openDaemon(config: Config, modules: { readonly log: Log; r
   if (config.state !== config.root) stack.use(lockDirectory(config.state));
   await mkdir(join(config.root, "pods"), { recursive: true, mode: 0o700 });
   await openPodsDir(join(config.state, "pods"));
-  const host = new AuraedHost({ auraedPath: config.auraed.path, ociRuntime: config.oci.runtime });
+  const host = stack.use(new AuraedHost({ auraedPath: config.auraed.path, ociRuntime: config.oci.runtime }));
   // Beside all that is opened meanwhile.
   const userNamespaces = host.userNamespaceSupport(config.state);
   await mkdir(config.oci.bundleDir, { recursive: true, mode: 0o711 });

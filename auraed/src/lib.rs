@@ -8,6 +8,7 @@
 //!    └ modprobe …    the guest kernel's request for a module: auraed by another name    (short)
 //!  auraed fs       serves the volumes of one microVM, sandboxed                        (blocking, long-lived)
 //!  auraed vm …     supervises one microVM: QEMU, relay to the guest, logs, exits         (async, long-lived)
+//!  auraed dial     opens connections to flat pods' ports for the daemon               (async, as long as the daemon)
 //!  auraed host …   one-shot helpers of the daemon: layer mounts, clean-up after a crash (short)
 //! ```
 //!
@@ -17,6 +18,7 @@
 //! | `pod`    | the per-pod supervisor |
 //! | `init`   | pid 1 of a guest: boot, the control port, what makes the guest the pod's; modules for its kernel |
 //! | `vm`     | the supervisor of one microVM, on the host |
+//! | `dial`   | connections to ports of flat pods, handed to the daemon |
 //! | `start`  | what the supervisors' start-ups share |
 //! | `helper` | instructing a process that is a helper of ours |
 //! | `cgroup` | hierarchies, the pod's leaf, counters |
@@ -39,6 +41,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 pub mod cgroup;
+pub mod dial;
 pub mod fs;
 mod helper;
 pub mod host;
@@ -98,6 +101,7 @@ pub fn run(program: &OsStr, mut args: Vec<OsString>) -> ExitCode {
         Some("pod") => pod::main(args),
         Some("fs") => fs::main(args),
         Some("vm") => vm::main(args),
+        Some("dial") => dial::main(args),
         Some("host") => host::main(args),
         Some("init") => init::main(),
         Some("reaper") => pod::reaper::main(args),
@@ -107,7 +111,7 @@ pub fn run(program: &OsStr, mut args: Vec<OsString>) -> ExitCode {
             ExitCode::SUCCESS
         }
         _ => {
-            eprintln!("auraed: name a way to start: oci, pod, vm, init, fs or host");
+            eprintln!("auraed: name a way to start: oci, pod, vm, init, fs, dial or host");
             ExitCode::from(2)
         }
     }

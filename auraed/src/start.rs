@@ -3,7 +3,6 @@
 //! ```text
 //!  DIR/auraed.lock   held for the process's life: one auraed a directory
 //!  DIR/auraed.sock   the services, mode 0600
-//!  DIR/stream.sock   connections to the pod's ports, mode 0600; of `auraed pod` alone
 //!  DIR/auraed.pid    our process id
 //!  standard output   `ready` and a newline once the socket listens; closed then
 //! ```
@@ -27,8 +26,6 @@ use crate::log;
 use crate::rpc::{self, Serve};
 use crate::sys::process;
 
-/// Where `auraed pod` takes connections to the pod's ports.
-pub const STREAM_SOCKET: &str = "stream.sock";
 /// How long open calls may take to end after the shutdown.
 const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
 /// Lower than anything of the pod, so that the kernel kills its workload first. Not allowed everywhere.
@@ -164,7 +161,7 @@ async fn serve<S: Serve>(dir: &Path, build: impl Future<Output = io::Result<Serv
     if tokio::time::timeout(GOODBYE_LIMIT, serving).await.is_err() {
         tracing::debug!("a client kept its connection");
     }
-    for name in ["auraed.sock", STREAM_SOCKET, "auraed.pid"] {
+    for name in ["auraed.sock", "auraed.pid"] {
         let _ = fs::remove_file(dir.join(name));
     }
     tracing::info!("the pod has shut down");

@@ -1,5 +1,6 @@
+import { once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
-import { createServer, type Server as NetServer, type Socket } from "node:net";
+import { createConnection, createServer, type Server as NetServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
@@ -15,6 +16,7 @@ import {
   type StreamInput,
   type StreamOutput,
 } from "../../api/gen/aurae/pod/v0/pod.ts";
+import { HostError } from "../host/errors.ts";
 import { Agent } from "./agent.ts";
 
 /** What a process or a server in the fake pod does with its client. */
@@ -25,7 +27,7 @@ export const BEHAVIOURS = [
   "echo",
   /** Sends 512 KiB, then ends; reads nothing. */
   "flood",
-  /** Reads nothing and says nothing until it is given up; on a stream, where that cannot be seen, for a while. */
+  /** Reads nothing and says nothing until it is given up; on a connection, where that cannot be seen, for a while. */
   "deaf",
   /** Says something, then breaks off with an error. */
   "break",
@@ -35,6 +37,7 @@ export const BEHAVIOURS = [
 export type Behaviour = (typeof BEHAVIOURS)[number];
 
 const DEAF_MS = 200;
+const RESET_AFTER_MS = 20;
 const FLOOD_CHUNKS = 32;
 const FLOOD_CHUNK_BYTES = 16 * 1024;
 
@@ -51,36 +54,29 @@ interface Peer {
 }
 
 /**
- * An auraed without containers, on a unix socket of its own. A command of one word is a behaviour; so is a port, by its place in `BEHAVIOURS`
+ * An auraed without containers, on a unix socket of its own, and what listens in its pod. A command of one word is a behaviour; so is a port, by its place in `BEHAVIOURS`
  * from 1 on; an attached container echoes. ExecSync succeeds at once.
  */
 export class BehavingAuraed implements AsyncDisposable {
   readonly agent: Agent;
   readonly #server: Server;
-  readonly #streams: NetServer | undefined;
+  /** What listens in the pod. */
+  readonly #ports = new Map<Behaviour, NetServer>();
   readonly #dir: string;
   #openCalls = 0;
 
-  private constructor(parts: {
-    readonly server: Server;
-    readonly streams: NetServer | undefined;
-    readonly dir: string;
-    readonly socketPath: string;
-  }) {
+  private constructor(parts: { readonly server: Server; readonly dir: string; readonly socketPath: string }) {
     this.#server = parts.server;
-    this.#streams = parts.streams;
     this.#dir = parts.dir;
     this.agent = new Agent(parts.socketPath);
   }
 
-  /** `flat`: with the socket for streams that a guest's auraed has not. */
-  static async start(mode: "flat" | "guest"): Promise<BehavingAuraed> {
+  static async start(): Promise<BehavingAuraed> {
     const dir = await mkdtemp(join(tmpdir(), "fake-auraed-"));
     const socketPath = join(dir, "auraed.sock");
     const server = new Server();
-    const streams = mode === "flat" ? createServer({ allowHalfOpen: true }) : undefined;
-    const fake = new BehavingAuraed({ server, streams, dir, socketPath });
-    streams?.on("connection", (socket) => fake.#serveStream(socket)).listen(join(dir, "stream.sock"));
+    const fake = new BehavingAuraed({ server, dir, socketPath });
+    await fake.#listen();
     const { exec, attach, portForward, execSync } = PodServiceService;
     const process = (call: ServerDuplexStream<StreamInput, StreamOutput>) => fake.#serve(call, processPeer);
     server.addService(
@@ -99,7 +95,16 @@ export class BehavingAuraed implements AsyncDisposable {
     return fake;
   }
 
-  /** Streaming calls and streams that are not over. */
+  /** As the host's side does for a flat pod. */
+  async dial(port: number): Promise<Socket> {
+    const address = this.#ports.get(BEHAVIOURS[port - 1] ?? "refuse")?.address();
+    if (typeof address !== "object" || address === null) throw new HostError({ code: "ERR_DIAL", port }, "nothing listens");
+    const socket = createConnection({ host: "127.0.0.1", port: address.port, allowHalfOpen: true, noDelay: true });
+    await once(socket, "connect");
+    return socket;
+  }
+
+  /** Streaming calls and connections that are not over. */
   get openCalls(): number {
     return this.#openCalls;
   }
@@ -107,16 +112,23 @@ export class BehavingAuraed implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.agent[Symbol.dispose]();
     this.#server.forceShutdown();
-    this.#streams?.close();
+    for (const server of this.#ports.values()) server.close();
     await rm(this.#dir, { recursive: true, force: true });
   }
 
-  #serveStream(socket: Socket): void {
+  async #listen(): Promise<void> {
+    for (const behaviour of BEHAVIOURS) {
+      if (behaviour === "refuse") continue;
+      const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => this.#serveConnection(socket, behaviour));
+      this.#ports.set(behaviour, server.listen(0, "127.0.0.1"));
+      await once(server, "listening");
+    }
+  }
+
+  #serveConnection(socket: Socket, behaviour: Behaviour): void {
     this.#openCalls++;
     socket.on("error", () => {}).once("close", () => this.#openCalls--);
-    void streamPeer(socket)
-      .then(behave)
-      .catch(() => socket.destroy());
+    behave(serverPeer(socket, behaviour)).catch(() => socket.destroy());
   }
 
   #serve<Input, Output>(call: ServerDuplexStream<Input, Output>, meet: (call: ServerDuplexStream<Input, Output>) => Promise<Peer>): void {
@@ -189,81 +201,30 @@ async function connectionPeer(call: ServerDuplexStream<PortForwardInput, PortFor
   };
 }
 
-/** The frames of auraed's socket for streams, from the other side. */
-async function streamPeer(socket: Socket): Promise<Peer> {
-  const reader = new SocketReader(socket);
-  const behaviour = BEHAVIOURS[(await reader.take(2)).readUInt16BE(0) - 1] ?? "refuse";
-  if (behaviour !== "refuse") socket.write(Buffer.from([0]));
+/** A server in a flat pod. */
+function serverPeer(socket: Socket, behaviour: Behaviour): Peer {
+  const close = () => void socket.destroy();
+  const drain = () => (socket.readableEnded ? close() : void socket.once("end", close).resume());
   return {
     behaviour,
-    input: framesOf(reader),
+    input: socket.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>,
     send: async (bytes) => {
-      if (socket.write(Buffer.concat([uint32(bytes.length), bytes]))) return;
+      if (socket.write(bytes)) return;
       const { promise, resolve, reject } = Promise.withResolvers<void>();
       socket.once("drain", resolve).once("close", () => reject(new Error("the client has left")));
       await promise;
     },
     wait: async () => {
       await delay(DEAF_MS);
-      await reader.drain();
+      drain();
     },
-    // The client closes.
     succeed: () => {
-      socket.write(uint32(0));
-      void reader.drain();
+      socket.end();
+      socket.resume();
     },
-    fail: (_, details) => {
-      if (behaviour !== "refuse") socket.write(uint32(0xffff_ffff));
-      socket.end(behaviour === "refuse" ? `\u0001${details}` : details);
-      void reader.drain();
-    },
+    // What was sent before has time to arrive.
+    fail: () => void setTimeout(() => socket.resetAndDestroy(), RESET_AFTER_MS),
   };
-}
-
-/** To the half-close. */
-async function* framesOf(reader: SocketReader): AsyncGenerator<Buffer, void, void> {
-  for (let length = await reader.number(); length > 0; length = await reader.number()) yield await reader.take(length);
-}
-
-class SocketReader {
-  readonly #chunks: AsyncIterator<Buffer>;
-  readonly #socket: Socket;
-  #held: Buffer = Buffer.alloc(0);
-
-  constructor(socket: Socket) {
-    this.#socket = socket;
-    this.#chunks = socket.iterator({ destroyOnReturn: false })[Symbol.asyncIterator]() as AsyncIterator<Buffer>;
-  }
-
-  /** Reads to the client's end, then closes. Never rejects. */
-  async drain(): Promise<void> {
-    await (async () => {
-      while ((await this.#chunks.next()).done !== true);
-    })().catch(() => {});
-    this.#socket.destroy();
-  }
-
-  async number(): Promise<number> {
-    return (await this.take(4)).readUInt32BE(0);
-  }
-
-  /** Rejects when the client closes before. */
-  async take(count: number): Promise<Buffer> {
-    while (this.#held.length < count) {
-      const next = await this.#chunks.next();
-      if (next.done === true) throw new Error("the client has left");
-      this.#held = Buffer.concat([this.#held, next.value]);
-    }
-    const bytes = this.#held.subarray(0, count);
-    this.#held = this.#held.subarray(count);
-    return bytes;
-  }
-}
-
-function uint32(value: number): Buffer {
-  const bytes = Buffer.alloc(4);
-  bytes.writeUInt32BE(value);
-  return bytes;
 }
 
 async function* inputOf<Message>(

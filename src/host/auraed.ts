@@ -1,7 +1,9 @@
 import { readFileSync } from "node:fs";
+import type { Socket } from "node:net";
 import { join } from "node:path";
 
 import { messageOf } from "../lib/coded-error.ts";
+import { Dialer } from "./dialer.ts";
 import { HostError } from "./errors.ts";
 import { isAlive, type ProcessIdentity, readStartTime, terminate } from "./pids.ts";
 import { run } from "./process.ts";
@@ -22,12 +24,14 @@ const READY_TIMEOUT_MS = 10_000;
 /** Bounds the one-shot helpers: killing a process that waits for a disk is what takes long. */
 const HELPER_TIMEOUT_MS = 60_000;
 
-/** The host's side of a pod: its auraed process, and the one-shot helpers for what Node cannot do (unmount, kill a cgroup, delete a hostile tree). */
-export class AuraedHost {
+/** The host's side of a pod: its auraed process, connections to its ports, and the one-shot helpers for what Node cannot do (unmount, kill a cgroup, delete a hostile tree). */
+export class AuraedHost implements Disposable {
   readonly #options: AuraedOptions;
+  readonly #dialer: Dialer;
 
   constructor(options: AuraedOptions) {
     this.#options = options;
+    this.#dialer = new Dialer(options.auraedPath);
   }
 
   /** Starts `auraed pod` or `auraed vm` for the directory and returns when it listens on `<dir>/auraed.sock`. */
@@ -69,6 +73,10 @@ export class AuraedHost {
     return this.#helper(["remove-tree", "--path", path], options);
   }
 
+  dial(netnsPath: string, port: number, options: Wait): Promise<Socket> {
+    return this.#dialer.dial(netnsPath, port, options);
+  }
+
   /** Tries, on a small file system of its own, what a pod with a user namespace is made of. Never throws. */
   async userNamespaceSupport(
     stateDir: string,
@@ -79,6 +87,11 @@ export class AuraedHost {
     } catch (error) {
       return { supported: false, reason: messageOf(error) };
     }
+  }
+
+  /** Pods go on. */
+  [Symbol.dispose](): void {
+    this.#dialer[Symbol.dispose]();
   }
 
   async #helper(args: readonly string[], { signal }: Wait): Promise<void> {

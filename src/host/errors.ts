@@ -8,6 +8,7 @@ export type HostFact =
   | { readonly code: "ERR_PROCESS_ABORTED"; readonly file: string }
   | { readonly code: "ERR_PROCESS_OUTPUT"; readonly file: string; readonly maxOutputBytes: number }
   | { readonly code: "ERR_PROCESS_NOT_READY"; readonly file: string; readonly logTail: string }
+  | { readonly code: "ERR_DIAL"; readonly port: number }
   | { readonly code: "ERR_AURAED_HOST"; readonly operation: string }
   | {
       readonly code: "ERR_SERVICE_NOTIFY";

@@ -4,6 +4,8 @@
  * Every method that can wait takes an `AbortSignal`. Errors are each room's own `CodedError`.
  */
 
+import type { Socket } from "node:net";
+
 /** An image as the node holds it. Source of the identity rules: CRI contract, image service. */
 export interface Image {
   /** `sha256:` + 64 hex: digest of the image config. */
@@ -227,6 +229,11 @@ export interface PodHost {
   kill(process: ProcessIdentity, options: { readonly signal: AbortSignal }): Promise<void>;
   /** Kills everything in the cgroups, unmounts everything below `dir`, removes the cgroups. Idempotent. */
   cleanPod(dir: string, cgroups: readonly string[], options: { readonly signal: AbortSignal }): Promise<void>;
+  /**
+   * A connection to a port of the loopback of a network namespace ("": the host's), open in both directions until each has ended. Throws
+   * when nothing listens there.
+   */
+  dial(netnsPath: string, port: number, options: { readonly signal: AbortSignal }): Promise<Socket>;
   /** Deletes a tree without following links or crossing mounts. Absent is success. */
   removeTree(path: string, options: { readonly signal: AbortSignal }): Promise<void>;
 }

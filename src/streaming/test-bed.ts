@@ -33,7 +33,7 @@ export class TestBed implements AsyncDisposable {
     await using stack = new AsyncDisposableStack();
     const directory = stack.use(await mkdtempDisposable(join(tmpdir(), "aurae-cri-streaming-")));
     const runtime = fakeRuntime(directory.path);
-    const pod = new Pod(fakePodRecord({ id: POD_ID, state: { phase: "ready", sandbox: {} as Sandbox } }), directory.path);
+    const pod = new Pod(fakePodRecord({ id: POD_ID, state: { phase: "ready", sandbox: { guest: {} } as Sandbox } }), directory.path);
     stack.defer(() => pod.disconnect());
     const running = { id: CONTAINER_ID, podId: POD_ID, state: { phase: "running", pid: 1, startedAtNs: "1" } } as ContainerRecord;
     runtime.pods.set(POD_ID, pod);

@@ -11,12 +11,11 @@ use tokio::sync::oneshot;
 use super::Pod;
 use super::children::Children;
 use super::oci::OciRuntime;
-use super::stream_socket;
 use super::supervisor::Supervisor;
 use crate::cgroup::Hierarchies;
 use crate::io::log_sink::Logs;
 use crate::rpc::PodServices;
-use crate::start::{self, Options, STREAM_SOCKET, Served, named};
+use crate::start::{self, Options, Served, named};
 use crate::sys::seal;
 
 const OCI_RUNTIME: &str = "--oci-runtime";
@@ -38,8 +37,6 @@ async fn build(options: Options) -> io::Result<Served<PodServices>> {
     let runtime = options.own(OCI_RUNTIME).map(Path::new);
     let oci = named("OCI runtime", OciRuntime::open(&options.dir, &binary, runtime, children.clone()))?;
     let pod = Pod::open(&options.dir, children.clone(), hierarchies.clone(), oci, Logs::Files)?;
-    let streams = named(STREAM_SOCKET, start::listen(&options.dir, STREAM_SOCKET))?;
-    tokio::spawn(stream_socket::serve(streams, pod.clone()));
     let (finished, shut_down) = oneshot::channel();
     let supervisor = Supervisor::start(pod.clone(), hierarchies, children, binary, finished);
     Ok(Served { services: PodServices::new(pod, supervisor), shut_down })

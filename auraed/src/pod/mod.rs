@@ -27,7 +27,6 @@ pub mod sandbox;
 pub mod session;
 pub mod stage;
 pub mod stats;
-pub mod stream_socket;
 pub mod supervisor;
 pub mod sysctl;
 mod update;

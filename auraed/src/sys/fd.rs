@@ -55,9 +55,13 @@ pub fn receive_fds(socket: BorrowedFd<'_>, payload: &mut [u8]) -> io::Result<(us
 
 /// Sends a byte with descriptors.
 pub fn send_fds(socket: BorrowedFd<'_>, byte: u8, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    send_with(socket, &[byte], descriptors).map(drop)
+}
+
+/// Sends bytes, or their beginning, with descriptors; how many bytes it were.
+pub fn send_with(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<usize> {
     let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
-    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&[byte])], &[ControlMessage::ScmRights(&raw)], MsgFlags::MSG_NOSIGNAL, None)?;
-    Ok(())
+    Ok(sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], &[ControlMessage::ScmRights(&raw)], MsgFlags::MSG_NOSIGNAL, None)?)
 }
 
 /// Gives the descriptors the numbers from `first` on, open across exec, and standard input and output /dev/null and standard error. What

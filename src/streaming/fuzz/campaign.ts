@@ -46,8 +46,8 @@ export interface Report {
  * seeds when something is thrown that nobody catches, when sessions, connections or calls outlive their clients, or when memory grows.
  */
 export async function fuzz(campaign: Campaign): Promise<Report> {
-  await using flat = await BehavingAuraed.start("flat");
-  await using guest = await BehavingAuraed.start("guest");
+  await using flat = await BehavingAuraed.start();
+  await using guest = await BehavingAuraed.start();
   const outcomes = new Map<string, number>();
   const options = { address: "127.0.0.1", port: 0, streamCreationTimeoutMs: 500, probeIntervalMs: 100 };
   let clockMs = 0;
@@ -87,11 +87,13 @@ export async function fuzz(campaign: Campaign): Promise<Report> {
 function runtimeWith(auraeds: { readonly flat: BehavingAuraed; readonly guest: BehavingAuraed }): Runtime {
   const [flatPod, guestPod] = POD_IDS.map((id, index) => {
     const { agent } = index === 0 ? auraeds.flat : auraeds.guest;
-    return { id, agent, record: { state: { phase: "ready", sandbox: {} } } };
+    const sandbox = index === 0 ? { namespaces: { network: "" } } : { guest: {} };
+    return { id, agent, record: { state: { phase: "ready", sandbox } } };
   });
   const container = { id: CONTAINER_ID, pod: flatPod, record: { state: { phase: "running" } } };
   const pods = new Map([flatPod, guestPod].map((pod) => [pod?.id, pod]));
-  return { pods, containers: new Map([[CONTAINER_ID, container]]) } as unknown as Runtime;
+  const host = { dial: (_: string, port: number) => auraeds.flat.dial(port) };
+  return { pods, host, containers: new Map([[CONTAINER_ID, container]]) } as unknown as Runtime;
 }
 
 function countOutcomes(outcomes: Map<string, number>): Log {

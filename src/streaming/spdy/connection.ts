@@ -1,5 +1,7 @@
 import type { Duplex } from "node:stream";
 
+import { readAhead } from "../../lib/read-ahead.ts";
+import { WriteBatch } from "../../lib/write-batch.ts";
 import { clientGone, spdyError } from "../errors.ts";
 import {
   controlFrame,
@@ -17,6 +19,8 @@ import {
 import { HeaderCodec } from "./header-codec.ts";
 import { SpdyStream } from "./stream.ts";
 
+/** Of what is read ahead, and of what is written and not taken yet. */
+const MAX_WAITING_BYTES = 256 * 1024;
 const MAX_STREAMS = 1000;
 /** How long the client may take to close after we did. */
 const LINGER_MS = 5_000;
@@ -32,13 +36,13 @@ export type OnStream = (stream: SpdyStream) => boolean;
  */
 export class SpdyConnection {
   readonly #transport: Duplex;
+  readonly #batch: WriteBatch;
   readonly #onStream: OnStream;
   readonly #streams = new Map<number, SpdyStream>();
   readonly #codec = new HeaderCodec();
   readonly #gone = new AbortController();
   readonly #onActivity: () => void;
   readonly #probeIntervalMs: number;
-  #drained: Promise<void> | undefined;
   #lastStreamId = 0;
 
   constructor(
@@ -46,6 +50,7 @@ export class SpdyConnection {
     parts: { readonly onStream: OnStream; readonly onActivity: () => void; readonly probeIntervalMs: number },
   ) {
     this.#transport = transport;
+    this.#batch = new WriteBatch(transport, MAX_WAITING_BYTES);
     this.#onStream = parts.onStream;
     this.#probeIntervalMs = parts.probeIntervalMs;
     this.#onActivity = parts.onActivity;
@@ -62,8 +67,8 @@ export class SpdyConnection {
   async run(): Promise<void> {
     const reader = new FrameReader();
     try {
-      for await (const chunk of this.#transport) {
-        for (const frame of reader.push(chunk as Buffer)) await this.#handle(frame);
+      for await (const chunk of readAhead(this.#transport, MAX_WAITING_BYTES)) {
+        for (const frame of reader.push(chunk)) await this.#handle(frame);
       }
     } catch (error) {
       if (!this.gone.aborted) throw error;
@@ -93,12 +98,8 @@ export class SpdyConnection {
     this.gone.throwIfAborted();
     if (this.#transport.writableEnded) return;
     this.#onActivity();
-    this.#transport.cork();
-    for (const part of parts) this.#transport.write(part);
-    this.#transport.uncork();
-    if (!this.#transport.writableNeedDrain) return;
-    this.#drained ??= this.#nextDrain();
-    await this.#drained;
+    this.#batch.add(...parts);
+    await this.#batch.ready();
     this.gone.throwIfAborted();
   }
 
@@ -110,19 +111,6 @@ export class SpdyConnection {
   #lose(why: string): void {
     this.#gone.abort(clientGone(why));
     for (const stream of this.#streams.values()) stream.ended();
-  }
-
-  #nextDrain(): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    const done = () => {
-      this.#transport.off("drain", done);
-      this.#transport.off("close", done);
-      this.#drained = undefined;
-      resolve();
-    };
-    this.#transport.on("drain", done);
-    this.#transport.on("close", done);
-    return promise;
   }
 
   async #handle(frame: Frame): Promise<void> {
