@@ -118,6 +118,8 @@ async fn hand_over(writer: &mut unix::OwnedWriteHalf, id: u64, stream: TcpStream
     let message = json!({ "cmd": "NODE_HANDLE", "type": "net.Socket", "msg": { "id": id } });
     let line = format!("{message}\n").into_bytes();
     stream.set_nodelay(true)?;
+    // Node takes it as it is, and would wait for the peer in the middle of a write.
+    stream.set_nonblocking(true)?;
     let passed = OwnedFd::from(stream);
     let channel: &UnixStream = writer.as_ref();
     let sent = channel.async_io(Interest::WRITABLE, || fd::send_with(channel.as_fd(), &line, &[passed.as_fd()])).await?;
@@ -183,6 +185,7 @@ mod tests {
             assert_eq!(message["cmd"], "NODE_HANDLE");
             assert_eq!(message["type"], "net.Socket");
             let mut ours = std::net::TcpStream::from(descriptor.unwrap());
+            assert_eq!(ours.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
             let (mut theirs, _) = listener.accept().unwrap();
             ours.write_all(b"through").unwrap();
             let mut bytes = [0; 7];
