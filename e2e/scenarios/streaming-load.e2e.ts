@@ -14,7 +14,7 @@ const MiB = 1024 * 1024;
 const echoPort = 8080;
 const dose = chooseDose();
 /** What an allocator may keep of its peak; it is used again by the next load, and no more is taken. */
-const keptMiB = { daemon: 128, auraed: 32 };
+const keptMiB = { daemon: 128, auraed: 12 };
 
 const node = useNode();
 const skip = runtimeUnderTest() === "containerd" ? "measures our processes" : false;

@@ -25,6 +25,7 @@ pub mod processes;
 pub mod reaper;
 pub mod sandbox;
 pub mod session;
+pub mod sessions;
 pub mod stage;
 pub mod stats;
 pub mod supervisor;
@@ -52,6 +53,7 @@ use errors::PodError;
 use exits::Exits;
 use journal::{Exit, Journal};
 use oci::OciRuntime;
+use sessions::Sessions;
 
 /// What every container's task uses.
 pub struct Shared {
@@ -60,6 +62,7 @@ pub struct Shared {
     pub oci: OciRuntime,
     pub journal: Journal,
     pub logs: Logs,
+    pub sessions: Sessions,
     exits: Exits,
     place: Mutex<Place>,
     containers: Mutex<Containers>,
@@ -96,6 +99,7 @@ impl Pod {
             oci,
             journal: Journal::default(),
             logs,
+            sessions: Sessions::default(),
             exits,
             place: Mutex::default(),
             containers: Mutex::default(),

@@ -102,6 +102,12 @@ pub fn restore_signals() -> io::Result<()> {
     Ok(())
 }
 
+/// Gives memory that the allocator holds and nobody uses back to the kernel.
+pub fn trim_heap() {
+    // SAFETY: takes no pointers; the allocator locks itself.
+    unsafe { libc::malloc_trim(0) };
+}
+
 /// Writing to a closed pipe is an error, not the end.
 pub fn ignore_sigpipe() -> io::Result<()> {
     // SAFETY: ignoring a signal installs no handler code.

@@ -18,6 +18,6 @@ pub async fn serve(pod: &Pod, mut inbound: Streaming<api::StreamInput>) -> Resul
     let id = container_id(start.container_id).map_err(status)?;
     let live = pod.ask(&id, Request::Live).await.map_err(status)?;
     let (output, outputs) = mpsc::channel(QUEUE);
-    tokio::spawn(session::attach(live, wanted, streams::inputs(inbound), output));
+    pod.shared().sessions.spawn(session::attach(live, wanted, streams::inputs(inbound), output));
     Ok(streams::outgoing(outputs))
 }

@@ -19,7 +19,7 @@ pub async fn serve(pod: &Pod, mut inbound: Streaming<api::StreamInput>) -> Resul
     let wanted = Wanted { stdin: start.stdin, stdout: start.stdout, stderr: start.stderr };
     let (output, outputs) = mpsc::channel(QUEUE);
     let (process, ours) = begin(pod, start).await.map_err(status)?;
-    tokio::spawn(session::exec(process, ours, wanted, streams::inputs(inbound), output));
+    pod.shared().sessions.spawn(session::exec(process, ours, wanted, streams::inputs(inbound), output));
     Ok(streams::outgoing(outputs))
 }
 
