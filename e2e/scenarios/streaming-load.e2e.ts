@@ -104,9 +104,10 @@ class Load implements AsyncDisposable {
     const container = await client.startServer(pod, echoPort);
     const { runtime } = node().clients;
     const { info } = await unary(runtime, runtime.podSandboxStatus, { podSandboxId: pod.id, verbose: true });
-    const { pid } = JSON.parse(info["info"] ?? "") as { readonly pid: number };
+    // On the host's side: a guest keeps the memory that it once touched, up to its size.
+    const { supervisorPid } = JSON.parse(info["info"] ?? "") as { readonly supervisorPid: number };
     const { residentMiB } = await footprintOf(node().daemon.process.pid ?? 0);
-    const load = new Load(t, { pod, client, container, auraedPid: pid, idleMiB: residentMiB });
+    const load = new Load(t, { pod, client, container, auraedPid: supervisorPid, idleMiB: residentMiB });
     await load.#warmUp();
     return load;
   }
