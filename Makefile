@@ -73,6 +73,7 @@ conformance-full: build ## critest ten times flat, then over WebSocket, in paral
 	@tools/run.sh node e2e/critest/run.ts --handler aurae-flat --websocket
 	@tools/run.sh node e2e/critest/run.ts --handler aurae-flat --parallel 4
 	@tools/run.sh node e2e/critest/run.ts --handler aurae-vm --handler "" --pods both
+	@tools/run.sh node e2e/critest/run.ts --handler aurae-vm --pods both --parallel 4
 
 full: export AURAE_CRI_E2E_KUBELET_MINUTES = 60
 full: check test microvm soak demo e2e-kubelet critest conformance-full fuzz bench ## What must hold before a release
