@@ -2,10 +2,10 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup proto build guest fmt check test unit e2e smoke microvm soak fuzz e2e-kubelet e2e-cgroup2 conformance critest full bench demo clean
+.PHONY: help setup proto build guest fmt check test unit e2e smoke microvm soak fuzz e2e-kubelet e2e-cgroup2 conformance conformance-full critest full bench demo clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
 
 setup: ## Install what is missing: packages, toolchains, Node modules (root; a second run is a no-op)
 	@tools/setup.sh
@@ -67,8 +67,16 @@ critest: build ## The conformance suite per handler beside containerd; the table
 	@tools/peers.sh
 	@tools/run.sh node e2e/critest/run.ts --runtime aurae-cri --runtime containerd
 
+conformance-full: build ## critest ten times flat, then over WebSocket, in parallel, and with pods as emulated microVMs (an hour)
+	@tools/peers.sh critest ginkgo crictl cni-plugins
+	@tools/run.sh node e2e/critest/run.ts --handler aurae-flat --repeat 10
+	@tools/run.sh node e2e/critest/run.ts --handler aurae-flat --websocket
+	@tools/run.sh node e2e/critest/run.ts --handler aurae-flat --parallel 4
+	@tools/run.sh node e2e/critest/run.ts --handler aurae-vm --handler "" --pods both
+	@tools/run.sh node e2e/critest/run.ts --handler aurae-vm --pods both --parallel 4
+
 full: export AURAE_CRI_E2E_KUBELET_MINUTES = 60
-full: check test microvm soak demo e2e-kubelet critest fuzz bench ## What must hold before a release
+full: check test microvm soak demo e2e-kubelet critest conformance-full fuzz bench ## What must hold before a release
 
 fuzz: setup ## Broken clients against the streaming server, for AURAE_CRI_FUZZ_SECONDS (default: an hour)
 	@AURAE_CRI_FUZZ_SECONDS=$${AURAE_CRI_FUZZ_SECONDS:-3600} tools/run.sh node --test src/streaming/fuzz/campaign.test.ts

@@ -248,6 +248,7 @@ fn a_read_only_volume_is_so_below_mounts_too_and_a_file_is_a_volume() {
     fs::write(guest.host("neighbour"), "").unwrap();
     let shares = [
         ("data", guest.host("data"), Access::ReadOnly),
+        ("data-top", guest.host("data"), Access::ReadOnlyTop),
         ("hosts", guest.host("hosts"), Access::ReadWrite),
         ("hosts-ro", guest.host("hosts"), Access::ReadOnly),
     ];
@@ -257,7 +258,8 @@ fn a_read_only_volume_is_so_below_mounts_too_and_a_file_is_a_volume() {
         .unwrap_or_else(|error| panic!("the copy must not keep the host's mount: {error}"));
 
     assert_eq!(fs::read_to_string(guest.guest("data/inner/file")).unwrap(), "inner");
-    for name in ["data/new", "data/inner/new", "data/inner/file", "hosts-ro"] {
+    fs::write(guest.guest("data-top/inner/new"), "x").unwrap();
+    for name in ["data-top/new", "data/new", "data/inner/new", "data/inner/file", "hosts-ro"] {
         assert_eq!(errno(fs::write(guest.guest(name), "x")), libc::EROFS, "{name}");
     }
     assert_eq!(errno(fs::set_permissions(guest.guest("data/inner/file"), fs::Permissions::from_mode(0o777))), libc::EROFS);
@@ -272,7 +274,7 @@ fn a_read_only_volume_is_so_below_mounts_too_and_a_file_is_a_volume() {
     let mut listed: Vec<_> =
         fs::read_dir(guest.guest("")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     listed.sort();
-    assert_eq!(listed, ["data", "hosts", "hosts-ro"]);
+    assert_eq!(listed, ["data", "data-top", "hosts", "hosts-ro"]);
     assert!(fs::metadata(guest.guest("hosts")).unwrap().is_file() && fs::metadata(guest.guest("data")).unwrap().is_dir());
     assert_eq!(errno(fs::create_dir(guest.guest("more"))), libc::EPERM);
     assert_eq!(errno(fs::rename(guest.guest("hosts"), guest.guest("data/hosts"))), libc::EXDEV);

@@ -53,6 +53,32 @@ test("a panic, a failed set-up and a suite that was cut short are failures", () 
   assert.deepEqual(cut.at(-1)?.outcome, { state: "failed", message: "Suite Timeout Elapsed" });
 });
 
+test("what our daemon refuses because it needs the host is not applicable; any other refusal is a failure", () => {
+  const failed = (message: string) =>
+    spec("x", "failed", { Failure: { Message: `rpc error: code = FailedPrecondition desc = ${message}` } });
+  const outcomes = parseReport(
+    report([
+      failed(
+        "runtime_handler aurae-vm allows no flat pod, but linux.security_context.namespace_options.ipc is NODE: use runtimeClassName aurae-flat",
+      ),
+      failed(
+        "config.mounts[0].propagation: is PROPAGATION_BIDIRECTIONAL, and mounts do not pass between the host and a microVM; set `runtimeClassName: aurae-flat` on the pod to run it on the host",
+      ),
+      failed("runtime_handler aurae-vm needs virtualization: no /dev/kvm; use runtimeClassName aurae-flat to run without it"),
+      failed('config.mounts[0].host_path: "/tmp/x" lies on proc; set `runtimeClassName: aurae-flat` on the pod to run it on the host'),
+    ]),
+    [],
+  ).map(({ outcome }) => outcome);
+  assert.deepEqual(outcomes.slice(0, 2), [
+    { state: "not applicable", reason: "needs the host's own namespaces: ipc" },
+    { state: "not applicable", reason: "needs mounts shared with the host: PROPAGATION_BIDIRECTIONAL" },
+  ]);
+  assert.deepEqual(
+    outcomes.slice(2).map(({ state }) => state),
+    ["failed", "failed"],
+  );
+});
+
 test("the table has a row for every spec of any column", () => {
   const page = renderTable([
     { title: "one", results: parseReport(json, omissions) },

@@ -11,6 +11,8 @@ export interface SpecResult {
 export type Outcome =
   | { readonly state: "passed" }
   | { readonly state: "failed"; readonly message: string }
+  /** The runtime refused what only the host can give, as it is meant to. */
+  | { readonly state: "not applicable"; readonly reason: string }
   | { readonly state: "skipped"; readonly reason: string };
 
 /** One runtime or handler of the table. */
@@ -23,6 +25,7 @@ export interface Totals {
   readonly passed: number;
   readonly failed: number;
   readonly skipped: number;
+  readonly notApplicable: number;
 }
 
 /** A spec that is left out on purpose, by a part of its name. */
@@ -77,6 +80,8 @@ function toResult(spec: SpecReport, omissions: readonly Omission[]): SpecResult[
       return isSpec && reason !== undefined ? result({ state: "skipped", reason }) : [];
     }
     default: {
+      const reason = isSpec ? hostNeed(message) : undefined;
+      if (reason !== undefined) return result({ state: "not applicable", reason });
       const { FileName, LineNumber } = spec.Failure?.Location ?? {};
       const place = (FileName ?? "").split("/").slice(-1)[0];
       return result({ state: "failed", message: `${spec.State}: ${message} (${place}:${LineNumber ?? 0})` });
@@ -84,14 +89,28 @@ function toResult(spec: SpecReport, omissions: readonly Omission[]): SpecResult[
   }
 }
 
+/**
+ * What of the host a microVM was asked for, by our daemon's own words in a failure. Nothing else that it refuses is read here: what a microVM can
+ * do, but is refused, is to fail.
+ */
+function hostNeed(message: string): string | undefined {
+  const namespace = /allows no flat pod, but linux\.security_context\.namespace_options\.(\w+) is NODE: use runtimeClassName aurae-flat/;
+  const [, name] = namespace.exec(message) ?? [];
+  if (name !== undefined) return `needs the host's own namespaces: ${name}`;
+  const mount = /config\.mounts\[\d+\]\.propagation: is (\w+), and mounts do not pass between the host and a microVM/;
+  const [, propagation] = mount.exec(message) ?? [];
+  return propagation === undefined ? undefined : `needs mounts shared with the host: ${propagation}`;
+}
+
 export function totalsOf(columns: readonly Column[]): Totals {
   const outcomes = columns.flatMap(({ results }) => results.map(({ outcome }) => outcome.state));
   const count = (state: Outcome["state"]) => outcomes.filter((outcome) => outcome === state).length;
-  return { passed: count("passed"), failed: count("failed"), skipped: count("skipped") };
+  return { passed: count("passed"), failed: count("failed"), skipped: count("skipped"), notApplicable: count("not applicable") };
 }
 
-export function formatTotals({ passed, failed, skipped }: Totals): string {
-  return `${passed} passed, ${failed} failed, ${skipped} skipped`;
+export function formatTotals({ passed, failed, skipped, notApplicable }: Totals): string {
+  const usual = `${passed} passed, ${failed} failed, ${skipped} skipped`;
+  return notApplicable === 0 ? usual : `${usual}, ${notApplicable} not applicable`;
 }
 
 /** A Markdown page: totals, a table of specs by columns with durations, then failures and reasons of skips in full. */
@@ -119,7 +138,8 @@ function details({ title, results }: Column): string[] {
       case "failed":
         return [`- failed: ${name}`, ...outcome.message.split("\n").map((line) => `      ${line}`)];
       case "skipped":
-        return [`- skipped: ${name}: ${outcome.reason}`];
+      case "not applicable":
+        return [`- ${outcome.state}: ${name}: ${outcome.reason}`];
     }
   });
   return lines.length === 0 ? [] : [`## ${title}`, "", ...lines, ""];
@@ -138,7 +158,8 @@ function cell(result: SpecResult | undefined): string {
     case "failed":
       return `**failed** ${seconds(durationMs)}`;
     case "skipped":
-      return `skipped: ${outcome.reason}`;
+    case "not applicable":
+      return `${outcome.state}: ${outcome.reason}`;
   }
 }
 

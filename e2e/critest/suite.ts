@@ -61,7 +61,7 @@ async function runCritest(node: Node, program: string, flags: readonly string[],
     `-image-endpoint=${endpoint}`,
     ...flags,
     "-ginkgo.no-color",
-    "-ginkgo.timeout=30m",
+    "-ginkgo.timeout=90m",
     `-ginkgo.json-report=${reportPath}`,
   ];
   try {

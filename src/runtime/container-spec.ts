@@ -44,7 +44,6 @@ export async function specOf(
     cgroupsPath: realm.cgroupsPath(container),
     podFiles: realm.files,
     mountSources: await realm.mountSources(container, wait),
-    sourcesMapped: realm.sourcesMapped,
     imageVolumes: image.config.volumes.map((containerPath, index) => ({ containerPath, sourcePath: prepared.volumePaths[index] ?? "" })),
     devices: withCdiNodes(await requestedDevices(config, realm), cdi, user),
     cdi,

@@ -2,7 +2,7 @@ import { containerCgroup } from "../host/cgroup-paths.ts";
 import { type DeviceRequest, listDevices, readDevice } from "../host/devices.ts";
 import { withCdi } from "./cdi-edits.ts";
 import { hostMountSources } from "./mount-sources.ts";
-import type { DeviceNode, HostFacts } from "./oci-input.ts";
+import type { DeviceNode, HostFacts, MountSource } from "./oci-input.ts";
 import type { NamespacePaths } from "./pod.ts";
 import { type PodFilePaths, podFilePaths } from "./pod-directory.ts";
 import type { Image } from "./ports.ts";
@@ -14,7 +14,6 @@ export class FlatRealm implements Realm {
   readonly facts: HostFacts;
   readonly namespaces: NamespacePaths;
   readonly files: PodFilePaths;
-  readonly sourcesMapped = false;
   readonly #runtime: Runtime;
 
   constructor(runtime: Runtime, pod: Pod, namespaces: NamespacePaths) {
@@ -52,10 +51,15 @@ export class FlatRealm implements Realm {
     return `${containerStateDir(this.#runtime.options.stateDir, record)}/image-${index}`;
   }
 
-  async mountSources(container: Container): Promise<readonly string[]> {
+  async mountSources(container: Container): Promise<readonly MountSource[]> {
     const { config, cdi } = container.record;
     const sources = await hostMountSources(withCdi(config, cdi));
-    return sources.map((source, index) => source ?? this.imageVolumePath(container, index));
+    // Auraed mounts an image with the pod's ids by itself.
+    return sources.map((source, index) => ({
+      path: source ?? this.imageVolumePath(container, index),
+      mapped: source === undefined,
+      guarded: false,
+    }));
   }
 
   async beforeCreate(): Promise<void> {

@@ -2,13 +2,13 @@ import { mkdir, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 
 import { GuestServiceService } from "../../api/gen/aurae/guest/v0/guest.ts";
-import { VmServiceService } from "../../api/gen/aurae/supervisor/v0/vm.ts";
+import { VmServiceService, type Volume } from "../../api/gen/aurae/supervisor/v0/vm.ts";
 import { failpoint } from "../lib/failpoint.ts";
 import { withCdi } from "./cdi-edits.ts";
 import type { DeviceRequest } from "./container-config.ts";
 import { GUEST_DEVICES, type Guest, guestDevice, guestPaths } from "./guest.ts";
-import { hostMountSources } from "./mount-sources.ts";
-import type { DeviceNode, HostFacts } from "./oci-input.ts";
+import { hostMountSources, withMountsBelow } from "./mount-sources.ts";
+import type { DeviceNode, HostFacts, MountSource } from "./oci-input.ts";
 import type { OciSpec } from "./oci-types.ts";
 import type { NamespacePaths } from "./pod.ts";
 import type { PodFilePaths } from "./pod-directory.ts";
@@ -21,7 +21,6 @@ export class MicrovmRealm implements Realm {
   readonly facts: HostFacts;
   readonly namespaces: NamespacePaths;
   readonly files: PodFilePaths = guestPaths.files;
-  readonly sourcesMapped = true;
   readonly #runtime: Runtime;
   readonly #pod: Pod;
 
@@ -70,19 +69,22 @@ export class MicrovmRealm implements Realm {
     return guestPaths.imageVolume(id, index);
   }
 
-  async mountSources(container: Container, wait: Wait): Promise<readonly string[]> {
+  async mountSources(container: Container, wait: Wait): Promise<readonly MountSource[]> {
     const config = withCdi(container.record.config, container.record.cdi);
     const sources = await hostMountSources(config);
-    const volumes = sources.flatMap((hostPath, index) => {
-      const mount = config.mounts[index];
-      if (hostPath === undefined || mount === undefined) return [];
+    const holders = await withMountsBelow(sources.filter((path) => path !== undefined));
+    const volumes: Volume[] = [];
+    const answers = config.mounts.map(({ readonly, uidMappings }, index) => {
+      const hostPath = sources[index];
+      if (hostPath === undefined) return { path: this.imageVolumePath(container, index), mapped: true, guarded: false };
       const name = volumeName(container, index);
-      return [{ name, hostPath, readOnly: mount.readonly !== "no", mapped: mount.uidMappings.length === 1 }];
+      // The guest sees one file system, so only the host can tell the volume's own mount from those below it.
+      const guarded = readonly === "yes" && holders.has(hostPath);
+      volumes.push({ name, hostPath, readOnly: readonly !== "no", writableBelow: guarded, mapped: uidMappings.length === 1 });
+      return { path: guestPaths.volume(name), mapped: true, guarded };
     });
     if (volumes.length > 0) await this.#pod.agent.call(VmServiceService.shareVolumes, { volumes }, wait);
-    return sources.map((source, index) =>
-      source === undefined ? this.imageVolumePath(container, index) : guestPaths.volume(volumeName(container, index)),
-    );
+    return answers;
   }
 
   /** The bundle is the guest's; its specification is kept at the same path here, for verbose status and for whoever looks. */

@@ -12,6 +12,13 @@ export async function hostMountSources({ mounts }: ContainerConfig): Promise<rea
   return sources;
 }
 
+/** Those of the paths below which something else is mounted. */
+export async function withMountsBelow(paths: readonly string[]): Promise<ReadonlySet<string>> {
+  if (paths.length === 0) return new Set();
+  const table = await readMountinfo();
+  return new Set(paths.filter((path) => table.some(({ mountPoint }) => mountPoint.startsWith(path === "/" ? path : `${path}/`))));
+}
+
 /** A mount passes on only what the host's mount above its source shares: without that the request would be met in word alone. */
 async function checkPropagation(mounts: readonly MountRequest[], sources: readonly (string | undefined)[]): Promise<void> {
   const table = await readMountinfo();

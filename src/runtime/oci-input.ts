@@ -22,10 +22,8 @@ export interface OciSpecInput {
   /** In the form that the cgroup driver takes. */
   readonly cgroupsPath: string;
   readonly podFiles: { readonly hosts: string; readonly resolvConf: string; readonly hostname: string; readonly shm: string };
-  /** For each of `container.mounts`, in order: the directory or file that is mounted, links followed. */
-  readonly mountSources: readonly string[];
-  /** Their ids are mapped already where a mount asks for it. */
-  readonly sourcesMapped: boolean;
+  /** For each of `container.mounts`, in order. */
+  readonly mountSources: readonly MountSource[];
   /** Volumes that the image declares, each with its seeded directory. */
   readonly imageVolumes: readonly { readonly containerPath: string; readonly sourcePath: string }[];
   /** The container's devices, those of CDI among them, directories already expanded. */
@@ -37,6 +35,16 @@ export interface OciSpecInput {
   /** Text of the profile file; needed exactly when seccomp is of type `localhost`. */
   readonly seccompProfile: string | undefined;
   readonly host: HostFacts;
+}
+
+/** The directory or file that a mount shows, and what was seen to before the container's kernel mounts it. */
+export interface MountSource {
+  /** Links followed. */
+  readonly path: string;
+  /** Its ids are mapped where the mount asks for it. */
+  readonly mapped: boolean;
+  /** It is kept from changes where it comes from, mount by mount: read-only here would take in what is writable below it. */
+  readonly guarded: boolean;
 }
 
 export interface DeviceNode {

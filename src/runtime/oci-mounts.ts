@@ -42,16 +42,14 @@ const PROPAGATION_OPTIONS: Readonly<Record<MountPropagation, string>> = {
 
 const ACCESS_OPTIONS = { no: "rw", yes: "ro", recursive: "rro" } as const;
 
-function requestedMount(mount: MountRequest, { mountSources, sourcesMapped }: OciSpecInput, index: number): OciMount {
-  const sourcePath = mountSources[index];
-  if (sourcePath === undefined) throw new TypeError(`mountSources has no entry for ${mount.containerPath}`);
-  const options = [PROPAGATION_OPTIONS[mount.propagation], ACCESS_OPTIONS[mount.readonly], ...mount.options];
-  // Auraed mounts an image with the pod's ids by itself.
-  const mapped = sourcesMapped || mount.source.type === "image";
+function requestedMount(mount: MountRequest, { mountSources }: OciSpecInput, index: number): OciMount {
+  const source = mountSources[index];
+  if (source === undefined) throw new TypeError(`mountSources has no entry for ${mount.containerPath}`);
+  const options = [PROPAGATION_OPTIONS[mount.propagation], ACCESS_OPTIONS[source.guarded ? "no" : mount.readonly], ...mount.options];
   return {
-    ...bind(sourcePath, mount.containerPath, options),
-    ...(mapped || mount.uidMappings.length === 0 ? {} : { uidMappings: mount.uidMappings.map(ociIdMapping) }),
-    ...(mapped || mount.gidMappings.length === 0 ? {} : { gidMappings: mount.gidMappings.map(ociIdMapping) }),
+    ...bind(source.path, mount.containerPath, options),
+    ...(source.mapped || mount.uidMappings.length === 0 ? {} : { uidMappings: mount.uidMappings.map(ociIdMapping) }),
+    ...(source.mapped || mount.gidMappings.length === 0 ? {} : { gidMappings: mount.gidMappings.map(ociIdMapping) }),
   };
 }
 

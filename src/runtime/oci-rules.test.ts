@@ -152,6 +152,17 @@ describe("mounts", () => {
     });
   }
 
+  it("stay writable where their source is guarded, and their ids are left alone where they are mapped", () => {
+    const ids = [{ containerId: 0, hostId: 1000, length: 10 }];
+    const mounts = [hostMount("/data", { readonly: "yes", uidMappings: ids, gidMappings: ids })];
+    const mountSources = [{ path: "/run/aurae/volumes/c-0", mapped: true, guarded: true }];
+    const spec = specOf({ container: { mounts }, input: { mountSources } });
+    assert.deepEqual(
+      spec.mounts.find(({ destination }) => destination === "/data"),
+      { destination: "/data", type: "bind", source: "/run/aurae/volumes/c-0", options: ["rbind", "rprivate", "rw"] },
+    );
+  });
+
   it("of kernel filesystems are read-only unless privileged", () => {
     const options = (changes: InputChanges) =>
       specOf(changes)

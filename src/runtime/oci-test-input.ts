@@ -120,13 +120,16 @@ export function specInput(changes: InputChanges = {}): OciSpecInput {
       hostname: "/run/pods/p/etc/hostname",
       shm: "/run/pods/p/shm",
     },
-    mountSources: merged.mounts.map(({ source }) => (source.type === "host" ? source.path : `/images/${source.image}/${source.subPath}`)),
+    mountSources: merged.mounts.map(({ source }) => ({
+      path: source.type === "host" ? source.path : `/images/${source.image}/${source.subPath}`,
+      mapped: source.type === "image",
+      guarded: false,
+    })),
     imageVolumes: [],
     devices: [],
     hostDevices: [],
     cdi: undefined,
     seccompProfile: undefined,
-    sourcesMapped: false,
     host: { ...hostFacts, ...changes.host },
     ...changes.input,
   };

@@ -2,7 +2,7 @@ import type { DeviceRequest } from "./container-config.ts";
 import { FlatRealm } from "./flat-realm.ts";
 import { readySandbox } from "./lookup.ts";
 import { MicrovmRealm } from "./microvm-realm.ts";
-import type { DeviceNode, HostFacts } from "./oci-input.ts";
+import type { DeviceNode, HostFacts, MountSource } from "./oci-input.ts";
 import type { OciSpec } from "./oci-types.ts";
 import type { NamespacePaths } from "./pod.ts";
 import type { PodFilePaths } from "./pod-directory.ts";
@@ -22,8 +22,6 @@ export interface Realm {
   readonly facts: HostFacts;
   readonly namespaces: NamespacePaths;
   readonly files: PodFilePaths;
-  /** Mounts' sources come with their ids mapped where a mount asks for it: the container's own auraed is not to do it again. */
-  readonly sourcesMapped: boolean;
   rootfsPath(container: Container): string;
   /** Directory of the overlay's upper and work directories. */
   scratchPath(container: Container): string;
@@ -37,8 +35,8 @@ export interface Realm {
   mountLayers(owner: string, image: Image, wait: Wait): Promise<readonly string[]>;
   /** Where the image of `config.mounts[index]` is mounted before it is bound. */
   imageVolumePath(container: Container, index: number): string;
-  /** Makes the sources of the container's mounts available; their paths in the order of `config.mounts`. */
-  mountSources(container: Container, wait: Wait): Promise<readonly string[]>;
+  /** Makes the sources of the container's mounts available; in the order of `config.mounts`. */
+  mountSources(container: Container, wait: Wait): Promise<readonly MountSource[]>;
   /** What must be on the host before auraed creates the container. */
   beforeCreate(container: Container, spec: OciSpec, wait: Wait): Promise<void>;
   /** Takes back what was lent to a container that auraed has deleted. Nothing lent is success. */

@@ -44,6 +44,8 @@ pub fn unmount_all(target: &Path) -> io::Result<()> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     ReadWrite,
+    /// The tree's own mount is read-only; those below it keep what they have.
+    ReadOnlyTop,
     ReadOnly,
 }
 
@@ -69,7 +71,12 @@ struct MountAttributes {
 pub fn restrict(tree: BorrowedFd<'_>, access: Access) -> io::Result<()> {
     let mut set = MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     set.set(MountAttrFlags::MOUNT_ATTR_RDONLY, access == Access::ReadOnly);
-    set_attributes(tree, &MountAttributes { set: u64::from(set.bits()), clear: 0, propagation: libc::MS_PRIVATE, user_namespace: 0 })
+    set_attributes(tree, &MountAttributes { set: u64::from(set.bits()), clear: 0, propagation: libc::MS_PRIVATE, user_namespace: 0 })?;
+    if access != Access::ReadOnlyTop {
+        return Ok(());
+    }
+    let attributes = MountAttributes { set: libc::MOUNT_ATTR_RDONLY, clear: 0, propagation: 0, user_namespace: 0 };
+    change_attributes(tree, libc::AT_EMPTY_PATH, &attributes)
 }
 
 /// Every mount of a detached tree: read-only, no device nodes, no mounts propagated into it. Programs run as ever.
@@ -109,7 +116,10 @@ pub fn isolate(tree: BorrowedFd<'_>, propagation: Propagation) -> io::Result<()>
 }
 
 fn set_attributes(tree: BorrowedFd<'_>, attributes: &MountAttributes) -> io::Result<()> {
-    let flags = libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;
+    change_attributes(tree, libc::AT_EMPTY_PATH | libc::AT_RECURSIVE, attributes)
+}
+
+fn change_attributes(tree: BorrowedFd<'_>, flags: libc::c_int, attributes: &MountAttributes) -> io::Result<()> {
     let size = size_of::<MountAttributes>();
     let attributes: *const MountAttributes = attributes;
     // SAFETY: the kernel reads an empty path and the attributes, both alive for the call, within the length given.

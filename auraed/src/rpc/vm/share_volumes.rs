@@ -11,6 +11,10 @@ pub async fn serve(vm: &Vm, request: api::ShareVolumesRequest) -> Result<api::Sh
 }
 
 fn share(volume: api::Volume) -> Share {
-    let access = if volume.read_only { Access::ReadOnly } else { Access::ReadWrite };
+    let access = match (volume.read_only, volume.writable_below) {
+        (false, _) => Access::ReadWrite,
+        (true, true) => Access::ReadOnlyTop,
+        (true, false) => Access::ReadOnly,
+    };
     Share { name: volume.name, host_path: volume.host_path.into(), access, mapped: volume.mapped }
 }

@@ -168,12 +168,15 @@ export interface Volume {
   name: string;
   /** Absolute path of a file or directory, links already followed. */
   hostPath: string;
+  /** The volume and what is mounted below it. */
   readOnly: boolean;
   /**
    * The owners of its files are mapped to the ids of the pod's user namespace, which CreateSandbox made: FAILED_PRECONDITION when its file
    * system does not allow that.
    */
   mapped: boolean;
+  /** With read_only: what is mounted below the volume can be written nevertheless, where the host's mounts allow it. */
+  writableBelow: boolean;
 }
 
 export interface ShareVolumesResponse {
@@ -1393,7 +1396,7 @@ export const ShareVolumesRequest: MessageFns<ShareVolumesRequest> = {
 };
 
 function createBaseVolume(): Volume {
-  return { name: "", hostPath: "", readOnly: false, mapped: false };
+  return { name: "", hostPath: "", readOnly: false, mapped: false, writableBelow: false };
 }
 
 export const Volume: MessageFns<Volume> = {
@@ -1409,6 +1412,9 @@ export const Volume: MessageFns<Volume> = {
     }
     if (message.mapped !== false) {
       writer.uint32(32).bool(message.mapped);
+    }
+    if (message.writableBelow !== false) {
+      writer.uint32(40).bool(message.writableBelow);
     }
     return writer;
   },
@@ -1458,6 +1464,14 @@ export const Volume: MessageFns<Volume> = {
             message.mapped = reader.bool();
             continue;
           }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.writableBelow = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1479,6 +1493,7 @@ export const Volume: MessageFns<Volume> = {
     message.hostPath = object.hostPath ?? "";
     message.readOnly = object.readOnly ?? false;
     message.mapped = object.mapped ?? false;
+    message.writableBelow = object.writableBelow ?? false;
     return message;
   },
 };
