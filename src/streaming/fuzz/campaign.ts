@@ -19,7 +19,7 @@ const PLAY_MS = 20_000;
 const SETTLE_MS = 5_000;
 const POLL_MS = 5;
 /** Over what the process holds after its first batches. */
-const MAX_GROWTH_BYTES = 256 * 1024 * 1024;
+const MAX_GROWTH_BYTES = 512 * 1024 * 1024;
 /** What may stay when all is over and the garbage is collected. */
 const MAX_RESIDUE_BYTES = 64 * 1024 * 1024;
 const WARM_UP_BATCHES = 5;
