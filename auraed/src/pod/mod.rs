@@ -20,6 +20,7 @@ pub mod journal;
 mod namespaces;
 pub mod network;
 pub mod oci;
+mod oom;
 pub mod port_forward;
 pub mod processes;
 pub mod reaper;
@@ -53,6 +54,7 @@ use errors::PodError;
 use exits::Exits;
 use journal::{Exit, Journal};
 use oci::OciRuntime;
+use oom::OomAccount;
 
 /// What every container's task uses.
 pub struct Shared {
@@ -63,6 +65,7 @@ pub struct Shared {
     pub logs: Logs,
     exits: Exits,
     place: Mutex<Place>,
+    ooms: Mutex<OomAccount>,
     containers: Mutex<Containers>,
 }
 
@@ -99,6 +102,7 @@ impl Pod {
             logs,
             exits,
             place: Mutex::default(),
+            ooms: Mutex::default(),
             containers: Mutex::default(),
         };
         Ok(Self(Arc::new(shared)))
@@ -175,6 +179,12 @@ impl Shared {
     /// The pod's user namespace; `None` when that is auraed's own.
     fn users(&self) -> Option<UserNamespace> {
         self.place.lock().unwrap_or_else(PoisonError::into_inner).users.clone()
+    }
+
+    /// The account of OOM kills, with the pod's cgroup.
+    fn ooms(&self) -> (MutexGuard<'_, OomAccount>, Option<ContainerCgroup>) {
+        let pod = self.place.lock().unwrap_or_else(PoisonError::into_inner).cgroup.clone();
+        (self.ooms.lock().unwrap_or_else(PoisonError::into_inner), pod)
     }
 
     /// The host's ids of a process's user: whose its streams are to be.
