@@ -91,7 +91,7 @@ export async function openDaemon(config: Config, modules: { readonly log: Log; r
 
   const shutdown = new AbortController();
   const options = await runtimeOptions(config, { instanceId, userNamespaces: await userNamespaces });
-  stack.defer(() => removeOwnCgroups(instanceId));
+  stack.defer(() => removeOwnCgroups(instanceId, options.cgroupDriver));
   const actions = stack.use(new KeyedQueue({ maxWaiting: MAX_WAITING_PER_POD }));
   stack.defer(() => shutdown.abort(new Error("the daemon is shutting down")));
   const pods: Runtime["pods"] = new Map();

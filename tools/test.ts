@@ -1,7 +1,7 @@
 /**
- * test.ts SUITE|FILE...: runs the suites `unit` (TypeScript, then Rust), `e2e`, `smoke`, `soak` and `kubelet`, or test files by their path, prints
+ * test.ts [--name PATTERN] SUITE|FILE...: runs the suites `unit` (TypeScript, then Rust), `e2e`, `smoke`, `soak` and `kubelet`, or test files by their path, prints
  * what was skipped and why, and closes with
- * `N passed, N failed, N skipped`. A suite that runs no test has failed: silence is how a broken glob looks.
+ * `N passed, N failed, N skipped`. With `--name` files run only tests whose name matches. A suite that runs no test has failed: silence is how a broken glob looks.
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -10,6 +10,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { run } from "node:test";
 import { spec } from "node:test/reporters";
+import { parseArgs } from "node:util";
 
 import { type Counts, countCargoLine, noCounts, sum, verdict } from "./test-counts.ts";
 
@@ -36,25 +37,41 @@ const suites: Readonly<Record<string, readonly Suite[]>> = {
             "e2e/harness/**/*.test.ts",
             "e2e/critest/**/*.test.ts",
           ],
-          2,
+          { concurrency: 2 },
         ),
     },
     { name: "unit, Rust", run: runCargoTests },
   ],
   // One at a time: scenarios measure themselves against crictl's default timeouts.
-  e2e: [{ name: "end to end", run: () => runNodeTests(["e2e/scenarios/**/*.e2e.ts"], 1) }],
+  e2e: [{ name: "end to end", run: () => runNodeTests(["e2e/scenarios/**/*.e2e.ts"]) }],
   // What CI repeats on microVMs: the whole session, and the daemon killed at every point of it.
-  smoke: [{ name: "smoke", run: () => runNodeTests(["e2e/scenarios/{crictl-session,failpoints}.e2e.ts"], 1) }],
+  smoke: [{ name: "smoke", run: () => runNodeTests(["e2e/scenarios/{crictl-session,failpoints}.e2e.ts"]) }],
   // With AURAE_CRI_E2E_SOAK=1, what is promised of streaming in numbers.
-  soak: [{ name: "soak", run: () => runNodeTests(["e2e/scenarios/streaming-load.e2e.ts"], 1, 120 * minuteMs) }],
+  soak: [{ name: "soak", run: () => runNodeTests(["e2e/scenarios/streaming-load.e2e.ts"], { timeoutMs: 120 * minuteMs }) }],
   // Flat pods and microVMs beside each other: most of the time a node only waits. An hour's watch, when that is asked for, and what is around it.
-  kubelet: [{ name: "kubelet", run: () => runNodeTests(["e2e/kubelet/*.e2e.ts"], 2, longMs) }],
+  kubelet: [{ name: "kubelet", run: () => runNodeTests(["e2e/kubelet/*.e2e.ts"], { concurrency: 2, timeoutMs: longMs }) }],
 };
 
-async function runNodeTests(patterns: readonly string[], concurrency: number, timeoutMs = 20 * minuteMs): Promise<Counts> {
+interface NodeTestOptions {
+  /** Default 1. */
+  readonly concurrency?: number;
+  /** Default 20 minutes. */
+  readonly timeoutMs?: number;
+  /** Of a test's name, as `node --test-name-pattern`. */
+  readonly name?: string;
+}
+
+async function runNodeTests(patterns: readonly string[], options: NodeTestOptions = {}): Promise<Counts> {
+  const { concurrency = 1, timeoutMs = 20 * minuteMs, name } = options;
   const files = globSync(patterns, { cwd: root, exclude: ["api/gen/**"] }).sort();
   if (files.length === 0) return noCounts;
-  const events = run({ files: files.map((file) => join(root, file)), cwd: root, concurrency, timeout: timeoutMs });
+  const events = run({
+    files: files.map((file) => join(root, file)),
+    cwd: root,
+    concurrency,
+    timeout: timeoutMs,
+    ...(name === undefined ? {} : { testNamePatterns: [name] }),
+  });
   const counts = { passed: 0, failed: 0, skipped: 0, skips: [] as string[] };
   events.on("test:summary", ({ file, success, counts: total }) => {
     if (file !== undefined) return;
@@ -87,10 +104,12 @@ async function runCargoTests(): Promise<Counts> {
   return code === 0 || counts.failed > 0 ? counts : { ...counts, failed: 1 };
 }
 
-async function main(names: readonly string[]): Promise<void> {
+async function main(args: string[]): Promise<void> {
+  const { values, positionals: names } = parseArgs({ args, options: { name: { type: "string" } }, allowPositionals: true });
+  const options = { timeoutMs: longMs, ...(values.name === undefined ? {} : { name: values.name }) };
   let total = noCounts;
   for (const name of names) {
-    const members = name.endsWith(".ts") ? [{ name, run: () => runNodeTests([name], 1, longMs) }] : suites[name];
+    const members = name.endsWith(".ts") ? [{ name, run: () => runNodeTests([name], options) }] : suites[name];
     if (members === undefined) throw new Error(`unknown suite '${name}'; known: ${Object.keys(suites).join(", ")}`);
     for (const suite of members) {
       const startMs = performance.now();

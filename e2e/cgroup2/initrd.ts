@@ -6,8 +6,8 @@ import type { Entry } from "../../guest/initrd.ts";
 import { cpio } from "../../guest/initrd.ts";
 import { mustRun } from "../harness/command.ts";
 
-/** What must be there before the root file system is, each after what it needs. */
-const bootModules = ["virtio_pci", "virtio_blk", "virtiofs", "overlay", "virtio_console"];
+/** What finds the root file system, and `loop`, whose device nothing else makes here: it would load the module when it is opened. */
+const bootModules = ["virtio_pci", "virtio_blk", "virtiofs", "overlay", "virtio_console", "loop"];
 
 export interface InitrdParts {
   /** What /lib/modules is: one directory. */

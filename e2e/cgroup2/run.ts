@@ -1,6 +1,6 @@
 /**
- * run.ts [--driver cgroupfs|systemd]... [--scenario NAME]...: boots a machine whose only cgroup hierarchy is v2 and runs scenarios in it, flat: once
- * without systemd, under the cgroupfs driver, and once with systemd as pid 1, under its. The last line sums up.
+ * run.ts [--driver cgroupfs|systemd]... [--scenario NAME]... [--name PATTERN]: boots a machine whose only cgroup hierarchy is v2 and runs scenarios
+ * in it, flat: once without systemd, under the cgroupfs driver, and once with systemd as pid 1, under its. The last line sums up.
  */
 import { cp, mkdir, mkdtemp, readFile, realpath, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -21,6 +21,12 @@ const slowness = 8;
 const usualScenarios = ["crictl-session", "exec", "exits", "resources", "restart"];
 const timeoutMs = 60 * 60_000;
 const outputDir = join(repositoryDir, "build", "cgroup2");
+
+interface Choice {
+  readonly scenarios: readonly string[];
+  /** Of the tests' names; empty: all. */
+  readonly name: string;
+}
 
 interface Totals {
   passed: number;
@@ -50,13 +56,14 @@ const maskedUnits = ["kmod-static-nodes", "systemd-binfmt", "systemd-modules-loa
 ]);
 
 async function main(): Promise<void> {
-  const { values } = parseArgs({ options: { driver: { type: "string", multiple: true }, scenario: { type: "string", multiple: true } } });
-  const scenarios = values.scenario ?? usualScenarios;
+  const words = { type: "string", multiple: true } as const;
+  const { values } = parseArgs({ options: { driver: words, scenario: words, name: { type: "string" } } });
+  const choice = { scenarios: values.scenario ?? usualScenarios, name: values.name ?? "" };
   const drivers = (values.driver ?? ["cgroupfs", "systemd"]).map(checkedDriver);
   await mustRun(join(import.meta.dirname, "kernel.sh"), []);
   const totals: Totals = { passed: 0, failed: 0, skipped: 0 };
   for (const driver of drivers) {
-    const found = await runTests(driver, scenarios);
+    const found = await runTests(driver, choice);
     for (const key of ["passed", "failed", "skipped"] as const) totals[key] += found[key];
   }
   console.log(`\n${totals.passed} passed, ${totals.failed} failed, ${totals.skipped} skipped`);
@@ -68,7 +75,7 @@ function checkedDriver(name: string): Driver {
   throw new Error(`--driver is '${name}': want cgroupfs or systemd`);
 }
 
-async function runTests(driver: Driver, scenarios: readonly string[]): Promise<Totals> {
+async function runTests(driver: Driver, choice: Choice): Promise<Totals> {
   console.log(`\n=== a machine with cgroup v2, ${driver} driver`);
   const dir = await mkdtemp(join(tmpdir(), "ae2e-cgroup2-"));
   try {
@@ -77,7 +84,7 @@ async function runTests(driver: Driver, scenarios: readonly string[]): Promise<T
     const modulesDir = await realpath(join(kernelDir, "modules"));
     await writeFile(
       initrdPath,
-      await makeInitrd({ modulesDir, initPath: join(guestDir, "init.sh"), overlay: overlay(driver, scenarios, modulesDir) }),
+      await makeInitrd({ modulesDir, initPath: join(guestDir, "init.sh"), overlay: overlay(driver, choice, modulesDir) }),
     );
     let totals: Totals | undefined;
     const onLine = (line: string) => {
@@ -102,18 +109,19 @@ function cacheDir(): string {
   return process.env["AURAE_CRI_CACHE"] ?? join(process.env["HOME"] ?? "/root", ".cache/aurae-cri");
 }
 
-function overlay(driver: Driver, scenarios: readonly string[], modulesDir: string): Record<string, string> {
+function overlay(driver: Driver, { scenarios, name }: Choice, modulesDir: string): Record<string, string> {
   const settings = {
     MODULES: modulesDir,
     INIT: driver === "systemd" ? "/lib/systemd/systemd" : join(guestDir, "pid1.sh"),
     REPOSITORY: repositoryDir,
     CACHE: cacheDir(),
     SLOWNESS: String(slowness),
-    FILES: scenarios.map((name) => `e2e/scenarios/${name}.e2e.ts`).join(" "),
+    FILES: scenarios.map((scenario) => `e2e/scenarios/${scenario}.e2e.ts`).join(" "),
+    NAME: name,
   };
   return {
     "etc/aurae-cgroup2": Object.entries(settings)
-      .map(([name, value]) => `${name}='${value}'\n`)
+      .map(([name, value]) => `${name}='${value.replaceAll("'", "'\\''")}'\n`)
       .join(""),
     "etc/systemd/system/aurae-cgroup2.service": unit(join(guestDir, "tests.sh")),
     ...Object.fromEntries(maskedUnits.map((name) => [`etc/systemd/system/${name}.service`, ""])),

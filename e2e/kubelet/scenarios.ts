@@ -215,7 +215,8 @@ export function kubeletScenarios(mode: "flat" | "microvm"): void {
   test("a deleted pod ends in grace, and nothing of it stays", async () => {
     const web = await kubelet.pod("web");
     await kubelet.remove("web");
-    await waitFor("its sandbox to go", async () => (await sandboxesOf(node, web)).length === 0, { timeoutMs: 90_000, intervalMs: 500 });
+    // The grace period, then the kubelet's own collection of what is dead, once a minute.
+    await waitFor("its sandbox to go", async () => (await sandboxesOf(node, web)).length === 0, { timeoutMs: 150_000, intervalMs: 500 });
     assert.equal(await readFile(join(host.wordsDir, "web"), "utf8"), "gone\n");
     assert.equal(await kubelet.find("web"), undefined);
     const dir = join(kubelet.places.rootDir, "pods", web.metadata.uid);

@@ -9,7 +9,7 @@ import { assertRefused } from "../harness/assertions.ts";
 import { cgroupFile } from "../harness/cgroup.ts";
 import type { Container } from "../harness/container.ts";
 import { unary } from "../harness/cri-client.ts";
-import { podsUnderTest } from "../harness/settings.ts";
+import { cgroupDriver, podsUnderTest } from "../harness/settings.ts";
 import { useNode } from "../harness/use-node.ts";
 import { waitFor } from "../harness/wait.ts";
 
@@ -154,7 +154,7 @@ test("lists of statistics: filters, several containers, pods", async () => {
 test("runtime configuration, status and features", async () => {
   const { runtime } = node().clients;
   const config = await unary(runtime, runtime.runtimeConfig, {});
-  assert.equal(config.linux?.cgroupDriver, CgroupDriver.CGROUPFS);
+  assert.equal(config.linux?.cgroupDriver, cgroupDriver() === "systemd" ? CgroupDriver.SYSTEMD : CgroupDriver.CGROUPFS);
   await unary(runtime, runtime.updateRuntimeConfig, { runtimeConfig: { networkConfig: { podCidr: "10.1.0.0/16" } } });
   const { status: described, runtimeHandlers, features } = await unary(runtime, runtime.status, { verbose: true });
   assert.deepEqual(

@@ -38,9 +38,19 @@ export function podCgroup(request: PodCgroupRequest): PodCgroup {
     const parent = owned ? `/${SCOPE_PREFIX}-${instanceId}/pod${podId}` : cgroupfsPath(cgroupParent);
     return { driver, parent, path: parent, owned };
   }
-  // A dash nests slices, so none may come from an id.
-  const parent = owned ? `${SCOPE_PREFIX}-${instanceId.replaceAll("-", "_")}-pod${podId}.slice` : sliceName(cgroupParent);
+  const parent = owned ? `${ownSlice(instanceId)}-pod${podId}.slice` : sliceName(cgroupParent);
   return { driver, parent, path: `/${expandSlice(parent)}`, owned };
+}
+
+/** The slices around pods of our own, the inner one first; others of this node share the outer one. */
+export function ownSlices(instanceId: string): readonly { readonly slice: string; readonly path: string }[] {
+  const slices = [`${ownSlice(instanceId)}.slice`, `${SCOPE_PREFIX}.slice`];
+  return slices.map((slice) => ({ slice, path: `/${expandSlice(slice)}` }));
+}
+
+/** A dash nests slices, so none may come from an id. */
+function ownSlice(instanceId: string): string {
+  return `${SCOPE_PREFIX}-${instanceId.replaceAll("-", "_")}`;
 }
 
 export function containerCgroup(pod: PodCgroup, containerId: string): ContainerCgroup {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { containerCgroup, expandSlice, podCgroup } from "./cgroup-paths.ts";
+import { containerCgroup, expandSlice, ownSlices, podCgroup } from "./cgroup-paths.ts";
 import { cgroupDirectory, detectCgroups, layoutOf, pickCgroupDriver } from "./cgroups.ts";
 import { HostError } from "./errors.ts";
 import { parseMountinfo } from "./mountinfo.ts";
@@ -48,6 +48,14 @@ test("the driver is systemd's where it runs, unless set", () => {
   assert.deepEqual([pickCgroupDriver("auto", running), pickCgroupDriver("auto", absent)], ["systemd", "cgroupfs"]);
   assert.deepEqual([pickCgroupDriver("cgroupfs", running), pickCgroupDriver("systemd", running)], ["cgroupfs", "systemd"]);
   assert.throws(() => pickCgroupDriver("systemd", absent), /systemd does not run here/);
+});
+
+test("the slices that pods of our own lie in", () => {
+  const pod = podCgroup({ driver: "systemd", cgroupParent: "", podId: "p1", instanceId: "main-1" });
+  const [inner, outer] = ownSlices("main-1");
+  assert.deepEqual([inner?.slice, outer?.slice], ["aurae-main_1.slice", "aurae.slice"]);
+  assert.equal(pod.path, `${inner?.path}/aurae-main_1-podp1.slice`);
+  assert.equal(inner?.path, `${outer?.path}/${inner?.slice}`);
 });
 
 test("a slice's nested path", () => {

@@ -18,10 +18,10 @@ test("our cgroup goes from every hierarchy of this host; one that holds a pod st
   try {
     for (const directory of new Set(own)) await mkdir(directory, { recursive: true });
     await mkdir(pod);
-    await removeOwnCgroups(instanceId);
+    await removeOwnCgroups(instanceId, "cgroupfs");
     assert.deepEqual(own.filter(existsSync), own.slice(0, 1));
     await rmdir(pod);
-    await removeOwnCgroups(instanceId);
+    await removeOwnCgroups(instanceId, "cgroupfs");
     assert.deepEqual(own.filter(existsSync), []);
   } finally {
     for (const directory of [pod, ...own]) await rmdir(directory).catch(() => {});

@@ -72,11 +72,11 @@ impl ContainerCgroup {
         }
     }
 
-    /// How many of its processes the kernel's OOM killer has ended.
-    pub fn oom_kills(&self) -> u64 {
-        let Some(directory) = self.controller("memory") else { return 0 };
+    /// How many of its processes the kernel's OOM killer has ended; `None` when it is gone, or memory is not accounted.
+    pub fn oom_kills(&self) -> Option<u64> {
         let file = if self.is_unified() { "memory.events" } else { "memory.oom_control" };
-        fs::read_to_string(directory.join(file)).map_or(0, |text| counter(&text, "oom_kill"))
+        let text = fs::read_to_string(self.controller("memory")?.join(file)).ok()?;
+        Some(counter(&text, "oom_kill"))
     }
 
     /// Removes what is left of it after the OCI runtime's `delete`.

@@ -54,7 +54,7 @@ pub fn detail(cgroup: &ContainerCgroup) -> Detail {
         threads: read("pids", "pids.current").and_then(|text| text.trim().parse().ok()),
         // "max" is no number: no limit.
         thread_limit: read("pids", "pids.max").map(|text| text.trim().parse().unwrap_or(0)),
-        oom_kills: cgroup.oom_kills(),
+        oom_kills: cgroup.oom_kills().unwrap_or(0),
     }
 }
 

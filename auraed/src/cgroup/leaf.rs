@@ -36,6 +36,8 @@ pub struct PodLeaf {
     pod: Vec<(Hierarchy, PathBuf)>,
     /// Remove the pod's cgroup with everything the OCI runtime left in it.
     owned: bool,
+    /// What systemd calls the pod's cgroup, where it manages that.
+    slice: Option<String>,
 }
 
 impl PodLeaf {
@@ -47,8 +49,9 @@ impl PodLeaf {
         };
         let leaf_name = checked_path(&spec.leaf)?;
         let pod: Vec<_> = hierarchies.iter().map(|hierarchy| (hierarchy.clone(), below(&hierarchy.mount, &parent))).collect();
+        let slice = (spec.driver == Driver::Systemd).then(|| spec.parent.clone());
         let origins = hierarchies.directories_of(std::process::id())?.into_iter().map(|(_, path)| path).collect();
-        let mut leaf = Self { origins, made: Vec::new(), pod: pod.clone(), owned: spec.owned };
+        let mut leaf = Self { origins, made: Vec::new(), pod: pod.clone(), owned: spec.owned, slice };
         let entered = pod.iter().try_for_each(|(hierarchy, pod)| {
             let directory = pod.join(&leaf_name);
             make(&hierarchy.mount, &directory, &hierarchy.kind, &mut leaf.made)?;
@@ -75,7 +78,7 @@ impl PodLeaf {
                 tracing::warn!(%error, "could not leave the pod's cgroup");
             }
         }
-        for directory in self.made.iter().rev() {
+        for directory in self.made.iter().rev().filter(|directory| !self.is_above_slice(directory)) {
             if let Err(error) = procs::remove(directory) {
                 tracing::debug!(%error, "a cgroup stays");
             }
@@ -86,6 +89,24 @@ impl PodLeaf {
                     tracing::warn!(%error, "the pod's cgroup stays");
                 }
             }
+        }
+        self.stop_slice();
+    }
+
+    /// Slices above the pod's are systemd's: it does not notice that one is removed, and would not make it again.
+    fn is_above_slice(&self, directory: &Path) -> bool {
+        self.slice.is_some() && self.pod.iter().any(|(_, pod)| pod != directory && pod.starts_with(directory))
+    }
+
+    /// A slice of ours, when nothing is left in it. systemd makes its cgroup again for as long as it counts as active.
+    fn stop_slice(&self) {
+        let Some(slice) = &self.slice else { return };
+        let ours = self.owned || self.pod.iter().any(|(_, pod)| self.made.contains(pod));
+        if ours
+            && self.pod.iter().all(|(_, pod)| procs::pids(pod).is_empty())
+            && let Err(error) = systemd::stop_slice(slice)
+        {
+            tracing::warn!(%error, "a slice stays");
         }
     }
 }

@@ -25,6 +25,8 @@ pub enum CgroupError {
     BadPath { path: String },
     #[error("cgroup parent {slice:?} is not a slice name: write NAME.slice, with `-` between its levels")]
     BadSlice { slice: String },
+    #[error("systemd does not stop {slice}: {reason}")]
+    Systemd { slice: String, reason: String },
 }
 
 impl CgroupError {

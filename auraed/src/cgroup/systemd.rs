@@ -1,5 +1,7 @@
 //! Names as systemd gives them to cgroups.
 
+use libcgroups::common::{CgroupConfig, CgroupManager, create_cgroup_manager};
+
 use super::CgroupError;
 
 /// The path of a slice: each `-` begins a level, so `a-b.slice` is `a.slice/a-b.slice`.
@@ -24,6 +26,17 @@ pub fn expand_slice(slice: &str) -> Result<String, CgroupError> {
         path.push_str(".slice");
     }
     Ok(path)
+}
+
+/// Ends the slice as a unit of systemd, which otherwise keeps it for ever once it has started a scope in it. One that it does not know is success.
+pub fn stop_slice(slice: &str) -> Result<(), CgroupError> {
+    // libcgroups takes a name that is a slice's for the unit itself; where it lies is not looked at.
+    let cgroup_path = format!("-.slice:aurae:{slice}").into();
+    let failed = |reason: String| CgroupError::Systemd { slice: slice.to_owned(), reason };
+    create_cgroup_manager(CgroupConfig { cgroup_path, systemd_cgroup: true, container_name: slice.to_owned() })
+        .map_err(|error| failed(error.to_string()))?
+        .remove()
+        .map_err(|error| failed(error.to_string()))
 }
 
 #[cfg(test)]

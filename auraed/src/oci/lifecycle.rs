@@ -9,6 +9,7 @@ use oci_spec::runtime::LinuxResources;
 
 use super::OciError;
 use super::args::Invocation;
+use super::unit_limits::Unit;
 
 fn load(invocation: &Invocation, id: &str) -> Result<Container, OciError> {
     let dir = invocation.root.join(id);
@@ -57,7 +58,7 @@ pub fn update(invocation: &Invocation, id: &str, resources: &Path) -> Result<(),
     let text = std::fs::read_to_string(resources).map_err(|error| OciError::io(format!("--resources {}", resources.display()), error))?;
     let resources = serde_json::from_str(&text)
         .map_err(|error| OciError::Input { path: format!("--resources {}", resources.display()), reason: error.to_string() })?;
-    let resources: LinuxResources = resources;
+    let mut resources: LinuxResources = resources;
     let unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
     if unified && resources.devices().as_ref().is_some_and(|rules| !rules.is_empty()) {
         return Err(OciError::Input { path: "devices".into(), reason: "cannot be changed once a container exists on cgroup v2".into() });
@@ -66,7 +67,14 @@ pub fn update(invocation: &Invocation, id: &str, resources: &Path) -> Result<(),
     let cgroup =
         CgroupConfig { cgroup_path: config.cgroup_path, systemd_cgroup: container.systemd(), container_name: container.id().to_owned() };
     let manager = libcgroups::common::create_cgroup_manager(cgroup).map_err(|error| OciError::runtime("update", error))?;
-    manager
-        .apply(&ControllerOpt { resources: &resources, disable_oom_killer: false, oom_score_adj: None, freezer_state: None })
-        .map_err(|error| OciError::runtime("update", error))
+    if container.systemd() {
+        let unit = Unit::of(&container)?;
+        unit.ask_kernel(&options(&resources))?;
+        unit.complete(&mut resources);
+    }
+    manager.apply(&options(&resources)).map_err(|error| OciError::runtime("update", error))
+}
+
+fn options(resources: &LinuxResources) -> ControllerOpt<'_> {
+    ControllerOpt { resources, disable_oom_killer: false, oom_score_adj: None, freezer_state: None }
 }

@@ -18,6 +18,7 @@ mod exec;
 mod features;
 mod lifecycle;
 mod log;
+mod unit_limits;
 
 use args::{Command, Invocation};
 

@@ -208,6 +208,9 @@ impl Container {
             Ok(process) => {
                 let pid = process.child.pid;
                 self.cgroup = Some(process.live.cgroup.clone());
+                let (mut ooms, pod) = self.shared.ooms();
+                ooms.enter(&self.view.id, process.live.cgroup.clone(), pod.as_ref());
+                drop(ooms);
                 self.view = View { phase: Phase::Created, pid, created_at_ns: now_ns(), ..self.view.clone() };
                 self.state = State::Created(process);
                 self.shared.journal.publish(Kind::Created, self.view.clone());
@@ -314,7 +317,7 @@ impl Container {
     /// The first process has ended: everything that must be true before others may know.
     async fn exited(&mut self, exited: Exited, code: Option<i32>) {
         let (State::Created(process) | State::Running(process)) = std::mem::replace(&mut self.state, State::Exited) else { return };
-        let oom_killed = process.live.cgroup.oom_kills() > 0;
+        let oom_killed = self.oom_killed();
         // With a pid namespace of its own the kernel has done it; what shares the pod's or the host's would live on.
         if !process.live.cgroup.kill_all().await {
             tracing::error!(container_id = %self.view.id, "processes of the container could not be killed");
@@ -328,6 +331,11 @@ impl Container {
             tracing::error!(%error, container_id = %self.view.id, "the exit could not be written");
         }
         self.shared.journal.publish(Kind::Exited, self.view.clone());
+    }
+
+    fn oom_killed(&self) -> bool {
+        let (mut ooms, pod) = self.shared.ooms();
+        ooms.leave(&self.view.id, pod.as_ref())
     }
 
     async fn signal(&mut self, signal: i32, all: bool) -> Result<(), PodError> {

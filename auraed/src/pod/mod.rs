@@ -20,6 +20,7 @@ pub mod journal;
 mod namespaces;
 pub mod network;
 pub mod oci;
+mod oom;
 pub mod port_forward;
 pub mod processes;
 pub mod reaper;
@@ -53,6 +54,7 @@ use errors::PodError;
 use exits::Exits;
 use journal::{Exit, Journal};
 use oci::OciRuntime;
+use oom::OomAccount;
 use sessions::Sessions;
 
 /// What every container's task uses.
@@ -65,6 +67,7 @@ pub struct Shared {
     pub sessions: Sessions,
     exits: Exits,
     place: Mutex<Place>,
+    ooms: Mutex<OomAccount>,
     containers: Mutex<Containers>,
 }
 
@@ -102,6 +105,7 @@ impl Pod {
             sessions: Sessions::default(),
             exits,
             place: Mutex::default(),
+            ooms: Mutex::default(),
             containers: Mutex::default(),
         };
         Ok(Self(Arc::new(shared)))
@@ -178,6 +182,12 @@ impl Shared {
     /// The pod's user namespace; `None` when that is auraed's own.
     fn users(&self) -> Option<UserNamespace> {
         self.place.lock().unwrap_or_else(PoisonError::into_inner).users.clone()
+    }
+
+    /// The account of OOM kills, with the pod's cgroup.
+    fn ooms(&self) -> (MutexGuard<'_, OomAccount>, Option<ContainerCgroup>) {
+        let pod = self.place.lock().unwrap_or_else(PoisonError::into_inner).cgroup.clone();
+        (self.ooms.lock().unwrap_or_else(PoisonError::into_inner), pod)
     }
 
     /// The host's ids of a process's user: whose its streams are to be.

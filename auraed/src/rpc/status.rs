@@ -105,6 +105,6 @@ fn sandbox_code(error: &SandboxError) -> Code {
 fn cgroup_code(error: &CgroupError) -> Code {
     match error {
         CgroupError::BadPath { .. } | CgroupError::BadSlice { .. } => Code::InvalidArgument,
-        CgroupError::Io { .. } | CgroupError::NoHierarchy => Code::Internal,
+        CgroupError::Io { .. } | CgroupError::NoHierarchy | CgroupError::Systemd { .. } => Code::Internal,
     }
 }

@@ -333,7 +333,7 @@ impl Task {
         ];
         tracing::info!(pid = child.pid, "QEMU runs");
         Running {
-            oom_kills_before: counters.oom_kills(),
+            oom_kills_before: counters.oom_kills().unwrap_or(0),
             spec,
             child,
             started_at_ns,
@@ -430,7 +430,7 @@ impl Task {
     /// QEMU has ended. `code` is what containers end with that still ran; by itself, it is the VM that they lost.
     async fn end(&mut self, exited: Exited, code: Option<i32>) -> Vec<(String, Exit)> {
         let Life::Running(running) = mem::replace(&mut self.life, Life::NotStarted) else { return Vec::new() };
-        let oom_killed = running.counters.oom_kills() > running.oom_kills_before;
+        let oom_killed = running.counters.oom_kills().is_some_and(|kills| kills > running.oom_kills_before);
         // Closed by QEMU's end: its last words are the reason.
         finish(running.listeners).await;
         let exit = Exit { code: exited.code, oom_killed, finished_at_ns: exited.at_ns };
