@@ -56,20 +56,19 @@ export class ForwardTarget implements AsyncDisposable {
     let problem = "";
     const error = client.openStream({ streamtype: "error", ...headers }, (bytes) => (problem += bytes.toString()));
     error.end();
-    const tally = new Tally();
+    const tally = new Tally(direction, this.#sizeBytes);
     const data = client.openStream({ streamtype: "data", ...headers }, (bytes) => tally.take(bytes));
     if (direction === "to the pod") await this.#pour((bytes) => data.write(bytes));
-    // No half-close before: not every runtime waits for the rest then.
-    await data.ended;
-    data.end();
+    // Neither a half-close nor the end is waited for: runtimes differ in how long they take over those.
+    await Promise.race([tally.whole, data.ended]);
     if (problem !== "") throw new Error(problem);
-    tally.check(direction, this.#sizeBytes);
+    tally.check();
   }
 
   /** The same through a process that copies between two sockets. */
   async relay(direction: Direction, relay: Relay): Promise<void> {
     const socket = createConnection({ host: "127.0.0.1", port: relay.ports[direction], allowHalfOpen: true, noDelay: true });
-    const tally = new Tally();
+    const tally = new Tally(direction, this.#sizeBytes);
     const ended = Promise.withResolvers<void>();
     socket
       .on("data", (bytes: Buffer) => tally.take(bytes))
@@ -81,10 +80,9 @@ export class ForwardTarget implements AsyncDisposable {
         await new Promise((resolve) => socket.once("drain", resolve));
       });
     }
-    socket.end();
-    await ended.promise;
+    await Promise.race([tally.whole, ended.promise]);
     socket.destroy();
-    tally.check(direction, this.#sizeBytes);
+    tally.check();
   }
 
   /** socat between the host's loopback and the pod's address, with buffers as large as anybody's here. */
@@ -134,16 +132,32 @@ export class Relay implements AsyncDisposable {
 
 /** What came: all bytes of the source, or what the sink says. */
 class Tally {
+  /** Resolves when all is there. */
+  readonly whole: Promise<void>;
+  readonly #direction: Direction;
+  readonly #sizeBytes: number;
+  readonly #done = Promise.withResolvers<void>();
   #count = 0;
   #text = "";
+
+  constructor(direction: Direction, sizeBytes: number) {
+    this.#direction = direction;
+    this.#sizeBytes = sizeBytes;
+    this.whole = this.#done.promise;
+  }
 
   take(bytes: Buffer): void {
     this.#count += bytes.length;
     if (this.#count < 100) this.#text += bytes.toString();
+    if (this.#arrived === this.#sizeBytes) this.#done.resolve();
   }
 
-  check(direction: Direction, sizeBytes: number): void {
-    const count = direction === "from the pod" ? this.#count : PIECE.length * Number(/^(\d+)\+0 records in/.exec(this.#text)?.[1]);
-    if (count !== sizeBytes) throw new Error(`${count} bytes went ${direction}, not ${sizeBytes}`);
+  check(): void {
+    if (this.#arrived !== this.#sizeBytes) throw new Error(`${this.#arrived} bytes went ${this.#direction}, not ${this.#sizeBytes}`);
+  }
+
+  get #arrived(): number {
+    if (this.#direction === "from the pod") return this.#count;
+    return PIECE.length * Number(/^(\d+)\+0 records in/.exec(this.#text)?.[1] ?? 0);
   }
 }
