@@ -62,7 +62,7 @@ interface NodeTestOptions {
 }
 
 async function runNodeTests(patterns: readonly string[], options: NodeTestOptions = {}): Promise<Counts> {
-  const { concurrency = 1, timeoutMs = 20 * minuteMs, name } = options;
+  const { concurrency = 1, timeoutMs = 20 * minuteMs, name: testName } = options;
   const files = globSync(patterns, { cwd: root, exclude: ["api/gen/**"] }).sort();
   if (files.length === 0) return noCounts;
   const events = run({
@@ -70,7 +70,7 @@ async function runNodeTests(patterns: readonly string[], options: NodeTestOption
     cwd: root,
     concurrency,
     timeout: timeoutMs,
-    ...(name === undefined ? {} : { testNamePatterns: [name] }),
+    ...(testName === undefined ? {} : { testNamePatterns: [testName] }),
   });
   const counts = { passed: 0, failed: 0, skipped: 0, skips: [] as string[] };
   events.on("test:summary", ({ file, success, counts: total }) => {

@@ -121,10 +121,10 @@ function overlay(driver: Driver, { scenarios, name }: Choice, modulesDir: string
   };
   return {
     "etc/aurae-cgroup2": Object.entries(settings)
-      .map(([name, value]) => `${name}='${value.replaceAll("'", "'\\''")}'\n`)
+      .map(([key, value]) => `${key}='${value.replaceAll("'", "'\\''")}'\n`)
       .join(""),
     "etc/systemd/system/aurae-cgroup2.service": unit(join(guestDir, "tests.sh")),
-    ...Object.fromEntries(maskedUnits.map((name) => [`etc/systemd/system/${name}.service`, ""])),
+    ...Object.fromEntries(maskedUnits.map((masked) => [`etc/systemd/system/${masked}.service`, ""])),
     "etc/systemd/system/default.target": "[Unit]\nRequires=aurae-cgroup2.service\n",
   };
 }
