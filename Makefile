@@ -82,9 +82,10 @@ fuzz: setup ## Broken clients against the streaming server, for AURAE_CRI_FUZZ_S
 	@AURAE_CRI_FUZZ_SECONDS=$${AURAE_CRI_FUZZ_SECONDS:-3600} tools/run.sh node --test src/streaming/fuzz/campaign.test.ts
 
 bench: build ## Compare with containerd and runc on this machine, in one run
-	@tools/peers.sh crictl containerd runc cni-plugins
+	@tools/peers.sh crictl containerd runc cni-plugins critest
 	@tools/run.sh node e2e/bench/run.ts
 	@tools/run.sh node e2e/bench/microvm.ts
+	@tools/run.sh node e2e/critest/benchmark.ts
 
 # Whoever has not built the guest's kernel need not wait for it.
 demo: export AURAE_CRI_GUEST_KERNEL = any

@@ -11,8 +11,8 @@ export interface Measured {
   readonly comparison: Comparison;
 }
 
-/** Which part of the page: flat pods beside containerd, or microVMs beside bare QEMU. */
-export type Section = "flat" | "microvm";
+/** Which part of the page: flat pods beside containerd, microVMs beside bare QEMU, or the conformance suite's own benchmarks. */
+export type Section = "flat" | "microvm" | "critest";
 
 function marks(section: Section) {
   const name = section === "flat" ? "bench" : `bench ${section}`;

@@ -52,7 +52,7 @@ export async function runDigestSpec(node: Node, digest: string, dir: string): Pr
 }
 
 /** Runs critest to its end and returns ginkgo's JSON report. */
-async function runCritest(node: Node, program: string, flags: readonly string[], output: Output): Promise<string> {
+export async function runCritest(node: Node, program: string, flags: readonly string[], output: Output): Promise<string> {
   const temporary = await mkdtemp(join(node.prefix.dir, "critest-"));
   const endpoint = `unix://${node.prefix.socketPath}`;
   const reportPath = join(temporary, "report.json");
@@ -78,7 +78,7 @@ async function runCritest(node: Node, program: string, flags: readonly string[],
   }
 }
 
-interface Output {
+export interface Output {
   readonly dir: string;
   readonly name: string;
 }

@@ -14,7 +14,8 @@ import { assertRefused } from "../harness/assertions.ts";
 import { mustRun, runCommand } from "../harness/command.ts";
 import type { Container } from "../harness/container.ts";
 import { unary } from "../harness/cri-client.ts";
-import { runtimeUnderTest } from "../harness/settings.ts";
+import { freePort } from "../harness/ports.ts";
+import { podsUnderTest, runtimeUnderTest } from "../harness/settings.ts";
 import { type ProcessProtocol, type Session, StreamingClient } from "../harness/streaming-client.ts";
 import { useNode } from "../harness/use-node.ts";
 import { waitFor } from "../harness/wait.ts";
@@ -30,6 +31,11 @@ await mustRun("openssl", ["req", "-x509", "-newkey", "rsa:2048", "-nodes", ...fo
 const node = useNode({ config: { streaming: { tls_cert_file: caFile, tls_key_file: keyFile } } });
 const skip = runtimeUnderTest() === "containerd" ? "containerd speaks a part of these protocols, and is not given the certificate" : false;
 const options = { skip, timeout: 120_000 };
+/** What is another way in a microVM. */
+const flatOnly = {
+  ...options,
+  skip: skip || (podsUnderTest() === "microvm" ? "into a guest connections are made by its own auraed" : false),
+};
 const client = () => new StreamingClient(node(), { caFile });
 
 const protocols: readonly ProcessProtocol[] = ["spdy", "spdy-v1", "spdy-v2", "spdy-v3", "spdy-v4", "websocket", "websocket-v4", "fallback"];
@@ -107,6 +113,50 @@ test("port-forward by client-go: SPDY and the tunnel, connections one after the 
     assert.deepEqual([report.whole, report.bytes], [24, 24 * 70_000], protocol);
   }
 });
+
+test("port-forward to a pod on the host's network", flatOnly, async () => {
+  await using pod = await node().runPod({ linux: { securityContext: { namespaceOptions: { network: NamespaceMode.NODE } } } });
+  const port = await freePort();
+  await client().startServer(pod, port);
+  const report = await client().forward(pod, { protocol: "spdy", port, connections: 4, parallel: 2, bytes: 70_000 });
+  assert.deepEqual([report.whole, report.bytes], [4, 4 * 70_000]);
+});
+
+test("port-forward when what dials is killed: an open connection goes on, and the next is dialled again", flatOnly, async () => {
+  await using pod = await node().runPod();
+  const container = await pod.start({ command: ["/bin/sh", "-c", `nc -ll -p ${echoPort} -e /bin/cat`] });
+  await listens(container);
+  const websocket = new WebSocket(await client().forwardUrl(pod, [echoPort]), "v4.channel.k8s.io", { ca: await readFile(caFile) });
+  let echoed = "";
+  websocket.on("message", (data: Buffer) => {
+    if (data.readUInt8(0) === 0) echoed += data.toString("latin1", 1);
+  });
+  await once(websocket, "open");
+  websocket.send(Buffer.from("\0before "));
+  await waitFor("the echo", () => echoed.endsWith("before "));
+  const dialers = await dialersOf();
+  assert.equal(dialers.length, 1);
+  for (const pid of dialers) process.kill(pid, "SIGKILL");
+  await waitFor("it to be gone", async () => (await dialersOf()).length === 0);
+  websocket.send(Buffer.from("\0after"));
+  await waitFor("the echo", () => echoed.endsWith("before after"));
+  websocket.close();
+  const report = await client().forward(pod, { protocol: "spdy", port: echoPort, connections: 2, parallel: 1, bytes: 1024 });
+  assert.equal(report.whole, 2);
+});
+
+/** `auraed dial` of the daemon. */
+async function dialersOf(): Promise<number[]> {
+  const children = (await readFile(`/proc/${node().daemon.process.pid}/task/${node().daemon.process.pid}/children`, "utf8"))
+    .trim()
+    .split(" ");
+  const found: number[] = [];
+  for (const child of children.filter((word) => word !== "")) {
+    const commandLine = await readFile(`/proc/${child}/cmdline`, "utf8").catch(() => "");
+    if (commandLine.split("\0")[1] === "dial") found.push(Number(child));
+  }
+  return found;
+}
 
 test("port-forward by two channels a port: bytes both ways, a port where nobody listens, the end", options, async () => {
   await using pod = await node().runPod();
