@@ -1,3 +1,5 @@
+import { createHash } from "node:crypto";
+
 import type { FilesystemUsage as CriFilesystemUsage, Image as CriImage } from "../../../api/gen/cri/v1/api.ts";
 import type { FilesystemUsage, Image } from "../../runtime/ports.ts";
 
@@ -17,10 +19,16 @@ export function encodeImage(image: Image): CriImage {
   };
 }
 
-/** What other runtimes' users read: the image's configuration under `imageSpec`. */
+/** What other runtimes' users read: the image's configuration under `imageSpec`, and the name of all its layers together. */
 export function encodeImageInfo(image: Image): { [key: string]: string } {
   const layers = image.layers.map(({ diffId, blobPath }) => ({ diffId, blobPath }));
-  return { info: JSON.stringify({ imageSpec: image.rawConfig, layers }) };
+  return { info: JSON.stringify({ chainID: chainId(image.layers.map(({ diffId }) => diffId)), imageSpec: image.rawConfig, layers }) };
+}
+
+/** Of layers from the lowest to the highest; empty without any. Source: OCI image specification, "Layer ChainID". */
+export function chainId(diffIds: readonly string[]): string {
+  const join = (below: string, diffId: string) => `sha256:${createHash("sha256").update(`${below} ${diffId}`).digest("hex")}`;
+  return diffIds.length === 0 ? "" : diffIds.reduce(join);
 }
 
 export function encodeFilesystem(usage: FilesystemUsage): CriFilesystemUsage {
