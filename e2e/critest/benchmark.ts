@@ -21,12 +21,8 @@ import { readParts } from "./images/parts.ts";
 import { runCritest } from "./suite.ts";
 
 const outputDir = join(repositoryDir, "build", "critest", "benchmark");
-const files = [
-  "pod_benchmark_data.json",
-  "container_benchmark_data.json",
-  "image_lifecycle_benchmark_data.json",
-  "image_listing_benchmark_data.json",
-];
+const podFiles = ["pod_benchmark_data.json", "container_benchmark_data.json"];
+const imageFiles = ["image_lifecycle_benchmark_data.json", "image_listing_benchmark_data.json"];
 const kinds = ["aurae-cri", "containerd"] as const;
 type Kind = (typeof kinds)[number];
 
@@ -93,7 +89,12 @@ async function runOnce(node: Node, { count, parallel, image }: Benchmark): Promi
   const dir = join(outputDir, node.kind);
   await rm(dir, { recursive: true, force: true });
   await mkdir(dir, { recursive: true });
-  const numbers = ["containers", "pods", "images"].flatMap((what) => [`${what}Number: ${count}`, `${what}NumberParallel: ${parallel}`]);
+  // Several at once take the one image from each other: what containerd answers then ends the suite.
+  const hasImages = parallel === 1;
+  const numbers = ["containers", "pods", ...(hasImages ? ["images"] : [])].flatMap((what) => [
+    `${what}Number: ${count}`,
+    `${what}NumberParallel: ${parallel}`,
+  ]);
   // Exceeded ones end the suite without results.
   const timeouts = ["container", "pod", "image"].map((what) => `${what}BenchmarkTimeoutSeconds: 120`);
   const paramsPath = join(dir, "params.yaml");
@@ -101,7 +102,7 @@ async function runOnce(node: Node, { count, parallel, image }: Benchmark): Promi
   const flags = ["-benchmark", `-benchmarking-params-file=${paramsPath}`, `-benchmarking-output-dir=${dir}`];
   await runCritest(node, join(peersDir(), "bin", "critest"), flags, { dir, name: "report" });
   const samples = new Map<string, number[]>();
-  for (const file of files) {
+  for (const file of [...podFiles, ...(hasImages ? imageFiles : [])]) {
     const { operationsNames, datapoints } = dataFile.parse(JSON.parse(await readFile(join(dir, file), "utf8")));
     // The first ones may find something not pulled or not loaded yet.
     const kept = datapoints.filter(({ sampleIndex }) => sampleIndex >= parallel);
