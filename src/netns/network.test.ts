@@ -132,12 +132,12 @@ test("a DEL goes on when its caller leaves", async () => {
 test("a DEL that fails or is late stays recorded for the next try", async () => {
   await using bed = await createFakeBed();
   const { fakes } = bed;
-  await using network = await openNetwork({ ...bed.options, delTimeoutMs: 100 }, { log: silentLog });
+  await using network = await openNetwork({ ...bed.options, delTimeoutMs: 1000 }, { log: silentLog });
   await network.attach(requestFor("pod1", await bed.addNamespace("a")), { signal });
   await fakes.behave("first", "DEL", "sleep 60");
   await assert.rejects(
     network.detach("pod1", { signal }),
-    failsWith("ERR_CNI_EXEC", /first \(DEL\): was stopped: no result within 100 ms/),
+    failsWith("ERR_CNI_EXEC", /first \(DEL\): was stopped: no result within 1000 ms/),
   );
   assert.deepEqual(await network.attached(), ["pod1"]);
   await fakes.behave("first", "DEL", "true");
