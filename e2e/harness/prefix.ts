@@ -6,6 +6,9 @@ import type { NetworkSlot } from "./ports.ts";
 import { takeNetworkSlot } from "./ports.ts";
 import { cgroupDriver } from "./settings.ts";
 
+/** What the directories of all prefixes begin with. */
+export const prefixStart = join(tmpdir(), "ae2e-");
+
 /** Everything that one runtime under test owns on this machine: a directory, a bridge and a subnet. */
 export interface Prefix {
   readonly dir: string;
@@ -23,7 +26,7 @@ export interface Prefix {
 
 /** A short path, because a unix socket's holds 107 bytes. */
 export async function createPrefix(): Promise<Prefix> {
-  const dir = await mkdtemp(join(tmpdir(), "ae2e-"));
+  const dir = await mkdtemp(prefixStart);
   // As the directories above a runtime's own are: root of a user namespace must reach its root file system.
   await chmod(dir, 0o755);
   const network = await takeNetworkSlot();

@@ -2,7 +2,7 @@ import { readdir, readFile, readlink, rmdir } from "node:fs/promises";
 
 import { cgroupDirs } from "./cgroup.ts";
 import { runCommand } from "./command.ts";
-import type { Prefix } from "./prefix.ts";
+import { type Prefix, prefixStart } from "./prefix.ts";
 import { waitFor } from "./wait.ts";
 
 /**
@@ -39,6 +39,8 @@ async function belongsTo(prefix: Prefix, pid: string, ownNamespace: string): Pro
   if ((await readFile(`/proc/${pid}/stat`, "utf8")).includes(") Z ")) return false;
   const commandLine = await readFile(`/proc/${pid}/cmdline`, "utf8");
   if (commandLine.includes(`${prefix.dir}/`)) return true;
+  // Of a test beside this one: its mount namespace began as a copy of everybody's.
+  if (commandLine.includes(prefixStart)) return false;
   if ((await readlink(`/proc/${pid}/ns/mnt`)) === ownNamespace) return false;
   return (await readFile(`/proc/${pid}/mountinfo`, "utf8")).includes(`${prefix.dir}/`);
 }
