@@ -123,7 +123,7 @@ export async function openDaemon(config: Config, modules: { readonly log: Log; r
     rates: new Map(),
     boots: new Turns({ limit: availableParallelism(), longestMs: BOOT_TURN_MS }),
     refusals: new Refusals(),
-    events: new Events({ log: log.child({ room: "runtime" }) }),
+    events: new Events({ maxWaiting: config.events.maxWaiting }, { log: log.child({ room: "runtime" }) }),
     shutdown: shutdown.signal,
   };
   await recover(runtime, { ...(await readRecords(runtime)), complete });

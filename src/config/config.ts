@@ -20,6 +20,7 @@ export interface Config {
   readonly placement: PlacementConfig;
   readonly cgroup: CgroupConfig;
   readonly cdi: CdiConfig;
+  readonly events: EventsConfig;
   readonly auraed: AuraedConfig;
   readonly streaming: StreamingConfig;
   readonly metrics: MetricsConfig;
@@ -73,6 +74,11 @@ export interface PlacementConfig {
 
 export interface CgroupConfig {
   readonly driver: "auto" | "cgroupfs" | "systemd";
+}
+
+export interface EventsConfig {
+  /** For one client; at least 1. */
+  readonly maxWaiting: number;
 }
 
 export interface CdiConfig {

@@ -182,6 +182,15 @@ export const schema: SchemaOf<Config> = {
     ),
   }),
 
+  events: table("events", "What clients of GetContainerEvents are told.", {
+    maxWaiting: key(
+      "max_waiting",
+      positive,
+      1024,
+      "Events that may wait for a client that reads too slowly. With one more its stream ends with their number, and the client has to list and call again.",
+    ),
+  }),
+
   auraed: table("auraed", "The program that supervises each pod.", {
     path: key(
       "path",

@@ -47,7 +47,7 @@ suite("the events behind a state", () => {
 
 suite("subscriptions", () => {
   test("each has every event since its own beginning, in order", async () => {
-    const events = new Events({ log: silentLog });
+    const events = new Events({ maxWaiting: 16 }, { log: silentLog });
     using early = events.subscribe();
     events.publish(event("a"));
     using late = events.subscribe();
@@ -60,7 +60,7 @@ suite("subscriptions", () => {
 
   test("one that is too slow ends with an error, is counted once, and holds up nobody", async () => {
     const warnings: (LogFields | undefined)[] = [];
-    const events = new Events({ log: { ...silentLog, warn: (_message, fields) => void warnings.push(fields) }, maxWaiting: 2 });
+    const events = new Events({ maxWaiting: 2 }, { log: { ...silentLog, warn: (_message, fields) => void warnings.push(fields) } });
     using quick = events.subscribe();
     {
       using slow = events.subscribe();
@@ -79,7 +79,7 @@ suite("subscriptions", () => {
   });
 
   test("closing ends them after what waits, and refuses new ones", async () => {
-    const events = new Events({ log: silentLog });
+    const events = new Events({ maxWaiting: 16 }, { log: silentLog });
     using subscription = events.subscribe();
     using idle = events.subscribe();
     const waiting = assert.rejects(idle.next(live), { fact: { code: "ERR_SHUTTING_DOWN" } });
@@ -91,7 +91,7 @@ suite("subscriptions", () => {
   });
 
   test("a wait ends with its signal", async () => {
-    const events = new Events({ log: silentLog });
+    const events = new Events({ maxWaiting: 16 }, { log: silentLog });
     using subscription = events.subscribe();
     const controller = new AbortController();
     const waiting = subscription.next(controller.signal);

@@ -37,9 +37,6 @@ export function podEventsUntil(state: PodState): readonly EventKind[] {
   return state.phase === "stopped" || state.phase === "crashed" ? [...begun, "stopped"] : begun;
 }
 
-/** Events that may wait for one slow client; each holds references only. */
-const MAX_WAITING_EVENTS = 1024;
-
 /** Hands each event to every subscriber, in the order of publication. Nothing is kept for those who come later. */
 export class Events {
   readonly #log: Log;
@@ -47,9 +44,10 @@ export class Events {
   readonly #subscriptions = new Set<Subscription>();
   #closed = false;
 
-  constructor(modules: { readonly log: Log; readonly maxWaiting?: number }) {
+  /** `maxWaiting`: for one slow client; each holds references only. */
+  constructor(options: { readonly maxWaiting: number }, modules: { readonly log: Log }) {
     this.#log = modules.log;
-    this.#maxWaiting = modules.maxWaiting ?? MAX_WAITING_EVENTS;
+    this.#maxWaiting = options.maxWaiting;
   }
 
   publish(event: LifeEvent): void {

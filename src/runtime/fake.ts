@@ -69,7 +69,7 @@ export function fakeRuntime(
     rates: new Map(),
     boots: new Turns({ limit: 2, longestMs: 10_000 }),
     refusals: new Refusals(),
-    events: new Events({ log: silentLog }),
+    events: new Events({ maxWaiting: 16 }, { log: silentLog }),
     shutdown: new AbortController().signal,
     writes,
     kept,

@@ -17,7 +17,7 @@ import { serve } from "../server.ts";
 const MAX_WAITING = 50;
 
 suite("GetContainerEvents over a socket", () => {
-  const events = new Events({ log: silentLog, maxWaiting: MAX_WAITING });
+  const events = new Events({ maxWaiting: MAX_WAITING }, { log: silentLog });
   const stack = new AsyncDisposableStack();
   let connect: () => RuntimeServiceClient;
 
