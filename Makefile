@@ -28,14 +28,14 @@ check: setup ## Format, lint, types, structure, generated code: everything that 
 	@tools/check.sh
 
 test: build ## All tests: unit (TypeScript, Rust), then end to end against the real binaries
-	@tools/peers.sh crictl streaming-client
+	@tools/peers.sh crictl streaming-client cri-client
 	@tools/run.sh node tools/test.ts unit e2e
 
 unit: build ## Unit tests alone
 	@tools/run.sh node tools/test.ts unit
 
 e2e: build ## End-to-end tests alone
-	@tools/peers.sh crictl streaming-client
+	@tools/peers.sh crictl streaming-client cri-client
 	@tools/run.sh node tools/test.ts e2e
 
 smoke: build ## A session and a storm of kill -9, on microVMs
@@ -43,7 +43,7 @@ smoke: build ## A session and a storm of kill -9, on microVMs
 	@AURAE_CRI_E2E_PODS=microvm tools/run.sh node tools/test.ts smoke
 
 microvm: build ## The end-to-end tests with every pod a microVM
-	@tools/peers.sh crictl streaming-client
+	@tools/peers.sh crictl streaming-client cri-client
 	@AURAE_CRI_E2E_PODS=microvm tools/run.sh node tools/test.ts e2e
 
 soak: build ## Streaming at its whole amounts, flat and (less of it) in a microVM

@@ -35,7 +35,7 @@ rust() {
 
 if [ "${1:-}" = --fix ]; then
   check "biome" biome check --write --error-on-warnings
-  check "gofmt" gofmt -w e2e/streaming-client
+  check "gofmt" gofmt -w e2e/streaming-client e2e/cri-client
   check "rustfmt" rust fmt
 else
   check "biome" biome ci --error-on-warnings
@@ -43,7 +43,7 @@ else
   check "oxlint, type-aware" oxlint --type-aware --deny-warnings
   check "structure" node --test --test-reporter=dot "tools/*.test.ts"
   check "generated code" tools/proto.sh --check
-  check "gofmt" no_output gofmt -l e2e/streaming-client
+  check "gofmt" no_output gofmt -l e2e/streaming-client e2e/cri-client
   check "shellcheck" shellcheck -x tools/*.sh guest/kernel/*.sh e2e/critest/images/*.sh e2e/cgroup2/*.sh e2e/cgroup2/guest/*.sh .ci/run
   check "rustfmt" rust fmt --check -- --color never
   check "clippy" tools/build-auraed.sh clippy --locked --all-targets --quiet --color never -- -D warnings -D clippy::too_many_lines

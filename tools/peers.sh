@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # peers.sh [NAME...]: builds the pinned programs that tests and benchmarks drive or compare with, into the cache, and links them
 # as build/peers/bin/NAME and build/peers/cni/NAME.
-# Names: crictl critest ginkgo containerd runc cni-plugins streaming-client, which are built without a name given, and kubelet (minutes). Each has
-# a module of its own in tools/peers, whose go.sum is the pin; streaming-client is ours, in e2e.
+# Names: crictl critest ginkgo containerd runc cni-plugins streaming-client cri-client, which are built without a name given, and kubelet (minutes).
+# Each has a module of its own in tools/peers, whose go.sum is the pin; streaming-client and cri-client are ours, in e2e.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=tools/env.sh
@@ -12,7 +12,7 @@ export GOFLAGS="-mod=readonly -trimpath -buildvcs=false" GOWORK=off
 
 main() {
   local name
-  [ $# -gt 0 ] || set -- crictl critest ginkgo containerd runc cni-plugins streaming-client
+  [ $# -gt 0 ] || set -- crictl critest ginkgo containerd runc cni-plugins streaming-client cri-client
   mkdir -p "$cache/peers" build/peers/{bin,cni}
   for name in "$@"; do peer "$name"; done
   done_step
@@ -46,16 +46,16 @@ peer() {
     cni-plugins)
       build "$1" cni-plugins 1.9.1 github.com/containernetworking/plugins/plugins/{main/bridge,main/loopback,ipam/host-local,meta/portmap}
       ;;
-    streaming-client)
-      # The version is that of the libraries it drives us with.
-      build "$1" e2e/streaming-client 0.37.2 aurae-cri/e2e/streaming-client
+    streaming-client | cri-client)
+      # The version is that of the libraries they drive us with.
+      build "$1" "e2e/$1" 0.37.2 "aurae-cri/e2e/$1"
       ;;
     kubelet)
       # Its module replaces the staging directories, which the published module lacks, by the modules that are published of them.
       linker="-X k8s.io/component-base/version.gitVersion=v1.37.2"
       build "$1" kubelet 1.37.2 k8s.io/kubernetes/cmd/kubelet
       ;;
-    *) die "unknown peer '$1'; known: crictl critest ginkgo containerd runc cni-plugins streaming-client kubelet" ;;
+    *) die "unknown peer '$1'; known: crictl critest ginkgo containerd runc cni-plugins streaming-client cri-client kubelet" ;;
   esac
 }
 

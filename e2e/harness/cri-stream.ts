@@ -1,6 +1,7 @@
 import type { CallOptions, Client, ClientReadableStream } from "@grpc/grpc-js";
 import { Metadata } from "@grpc/grpc-js";
 
+import { type ContainerEventResponse, ContainerEventType } from "../../api/gen/cri/v1/api.ts";
 import { cancelStream } from "./cri-client.ts";
 import { slowness } from "./settings.ts";
 import { waitFor } from "./wait.ts";
@@ -58,7 +59,28 @@ export class OpenStream<Response> implements Disposable {
     return this.messages;
   }
 
+  /** No more is taken from the connection until `resume`. */
+  pause(): void {
+    this.#stream.pause();
+  }
+
+  resume(): void {
+    this.#stream.resume();
+  }
+
   [Symbol.dispose](): void {
     cancelStream(this.#stream);
   }
+}
+
+const EVENT_KINDS = {
+  [ContainerEventType.CONTAINER_CREATED_EVENT]: "created",
+  [ContainerEventType.CONTAINER_STARTED_EVENT]: "started",
+  [ContainerEventType.CONTAINER_STOPPED_EVENT]: "stopped",
+  [ContainerEventType.CONTAINER_DELETED_EVENT]: "deleted",
+} as const;
+
+/** `pod created`, `c1 stopped` … by the names of ids. */
+export function told(events: readonly ContainerEventResponse[], names: Readonly<Record<string, string>>): string[] {
+  return events.map((event) => `${names[event.containerId] ?? event.containerId} ${EVENT_KINDS[event.containerEventType]}`);
 }

@@ -11,6 +11,7 @@ import type { DaemonStart } from "./daemon.ts";
 import { Daemon } from "./daemon.ts";
 import type { ConfigTables, DaemonCommand } from "./daemon-command.ts";
 import { daemonCommand } from "./daemon-command.ts";
+import { GoClient } from "./go-client.ts";
 import type { Snapshot } from "./leak-check.ts";
 import { hostBefore, leaksOf } from "./leaks.ts";
 import type { PodOptions } from "./pod.ts";
@@ -19,7 +20,7 @@ import type { Prefix } from "./prefix.ts";
 import { createPrefix, writeHosts } from "./prefix.ts";
 import { Registry } from "./registry.ts";
 import type { PodMode, RuntimeKind } from "./settings.ts";
-import { keepsPrefixes, runtimeUnderTest } from "./settings.ts";
+import { goClientUnderTest, keepsPrefixes, runtimeUnderTest } from "./settings.ts";
 import { sweepPrefix } from "./sweep.ts";
 
 export interface NodeOptions {
@@ -30,6 +31,8 @@ export interface NodeOptions {
   readonly pods?: PodMode;
   /** Keys of our configuration, over those that a test node has. */
   readonly config?: ConfigTables;
+  /** Whether the calls go through the kubelet's client library, which checks the answers; as the environment says when left out. */
+  readonly goClient?: boolean;
 }
 
 /** A runtime under test on a prefix of its own, with a registry to pull from. */
@@ -68,7 +71,8 @@ export class Node implements AsyncDisposable {
     stack.defer(() => sweepPrefix(prefix));
     const registry = options.registry ?? stack.use(await Registry.start());
     await writeHosts(prefix, registry.host, `server = "http://${registry.host}"\n`);
-    const clients = stack.use(connectCri(prefix.socketPath));
+    const goClient = (options.goClient ?? goClientUnderTest()) ? stack.use(await GoClient.start(prefix.socketPath)) : undefined;
+    const clients = stack.use(connectCri(goClient?.socketPath ?? prefix.socketPath));
     const crictl = await Crictl.create(prefix);
     const command = await daemonCommand(kind, prefix, {
       pauseReference: registry.reference("pause"),

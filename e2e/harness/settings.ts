@@ -28,6 +28,13 @@ export function notInGuest(reason: string): string | false {
   return podsUnderTest() === "microvm" ? `in a microVM: ${reason}` : false;
 }
 
+/** Whether the harness calls the runtime through the kubelet's client library, from `AURAE_CRI_E2E_CLIENT`. */
+export function goClientUnderTest(): boolean {
+  const client = process.env["AURAE_CRI_E2E_CLIENT"] ?? "ours";
+  if (client === "ours" || client === "go") return client === "go";
+  throw new Error(`AURAE_CRI_E2E_CLIENT is '${client}': want ours or go`);
+}
+
 /** How many times slower than a usual host this one is, from `AURAE_CRI_E2E_SLOWNESS`: every wait may take so many times longer. */
 export function slowness(): number {
   const factor = Number(process.env["AURAE_CRI_E2E_SLOWNESS"] ?? 1);

@@ -177,12 +177,12 @@ test("a name in use is refused, and free again after removal", async () => {
 test("calls that are not built yet answer Unimplemented and say where their limits are told", { skip: oursOnly }, async () => {
   const { runtime } = node().clients;
   const calls = {
-    CheckpointContainer: unary(runtime, runtime.checkpointContainer, { containerId: unknown, location: "/tmp/x", timeout: 1n }),
-    CheckpointPod: unary(runtime, runtime.checkpointPod, CheckpointPodRequest.fromPartial({ podSandboxId: unknown })),
-    RestorePod: unary(runtime, runtime.restorePod, RestorePodRequest.fromPartial({})),
+    CheckpointContainer: () => unary(runtime, runtime.checkpointContainer, { containerId: unknown, location: "/tmp/x", timeout: 1n }),
+    CheckpointPod: () => unary(runtime, runtime.checkpointPod, CheckpointPodRequest.fromPartial({ podSandboxId: unknown })),
+    RestorePod: () => unary(runtime, runtime.restorePod, RestorePodRequest.fromPartial({})),
   };
-  for (const [name, call] of Object.entries<Promise<unknown>>(calls)) {
-    await assertRefused(node().kind, call, {
+  for (const [name, call] of Object.entries<() => Promise<unknown>>(calls)) {
+    await assertRefused(node().kind, call(), {
       code: status.UNIMPLEMENTED,
       message: new RegExp(`^${name} is not built yet.*docs/limits\\.md`),
     });
