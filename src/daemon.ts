@@ -36,6 +36,7 @@ import { lockDirectory } from "./store/root-lock.ts";
 import { openStore } from "./store/store.ts";
 import type { StreamingOptions } from "./streaming/options.ts";
 import { openStreaming } from "./streaming/server.ts";
+import { MachineTemplates } from "./vm/templates.ts";
 import { NodeVirtualization } from "./vm/virtualization.ts";
 import { QemuVmm } from "./vm/vmm.ts";
 import { vmOptions } from "./vm-options.ts";
@@ -96,6 +97,10 @@ export async function openDaemon(config: Config, modules: { readonly log: Log; r
   stack.defer(() => shutdown.abort(new Error("the daemon is shutting down")));
   const pods: Runtime["pods"] = new Map();
   const virtualization = stack.use(NodeVirtualization.open(vmOptions(config, options.bootId), { log: log.child({ room: "vm" }) }));
+  const templates =
+    config.vm.template === "auto"
+      ? stack.use(await MachineTemplates.open(join(config.root, "vm-templates"), { log: log.child({ room: "vm" }) }))
+      : undefined;
   const metrics = await openMetrics(config.metrics, stack, log, {
     pods: () => pods.values().map(({ record }) => ({ mode: record.placement.mode, state: record.state.phase })),
     virtualization: () => virtualization.report(),
@@ -112,6 +117,7 @@ export async function openDaemon(config: Config, modules: { readonly log: Log; r
     vmm: new QemuVmm(
       { defaults: { memoryBytes: config.vm.defaultMemoryBytes, vcpus: config.vm.defaultVcpus }, hostCpus: availableParallelism() },
       virtualization,
+      templates,
     ),
     metrics,
     history: await History.open(join(config.root, "history")),

@@ -57,6 +57,8 @@ export interface VmConfig {
   readonly defaultMemoryBytes: number;
   /** Of a pod whose sandbox asks for none; at least 1. */
   readonly defaultVcpus: number;
+  /** Machines of the usual size go on from one that was booted once and saved. */
+  readonly template: "auto" | "off";
   readonly qemuPath: string;
   /** Directory of the guest's files, found already when the key was left out. It may be missing. */
   readonly guestDir: string;

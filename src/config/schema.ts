@@ -131,6 +131,12 @@ export const schema: SchemaOf<Config> = {
       1,
       "Processors of a microVM whose pod sets no limits; never more than the node has.",
     ),
+    template: key(
+      "template",
+      choiceKind("auto", "off"),
+      "auto",
+      "auto: under software emulation, where a boot is slow, a machine of the usual size is booted once and saved, and microVMs go on from it. off: every microVM boots.",
+    ),
     qemuPath: key(
       "qemu_path",
       pathKind,

@@ -117,6 +117,7 @@ function vmCode(fact: VmFact): status {
     case "ERR_LAYER_INVALID":
     case "ERR_QMP_COMMAND":
     case "ERR_QMP_PROTOCOL":
+    case "ERR_VM_TEMPLATE":
       return status.INTERNAL;
     default:
       return unreachable(fact);

@@ -8,6 +8,8 @@ export interface RunUntilOptions {
   readonly sign: RegExp;
   /** The program finds so many streams open from descriptor 3 on; what it writes there is dropped. Default 0. */
   readonly streams?: number;
+  /** Done with the program at its sign, before it is ended. */
+  readonly atSign?: () => Promise<void>;
   /** Of stdout and of stderr each, the newest. Default 16 KiB. */
   readonly tailBytes?: number;
 }
@@ -28,7 +30,7 @@ const MAX_LINE_BYTES = 4096;
 
 /**
  * Runs a program until it prints a sign, ends, or is out of time; then kills its process group and waits until it is gone. Should this process
- * be killed meanwhile, timeout(1) ends the program in our stead.
+ * be killed meanwhile, the program is too; timeout(1) ends it in our stead when it is only stopped.
  */
 export async function runUntil(command: Command, options: RunUntilOptions): Promise<Watched> {
   if (options.signal.aborted) throw abortedError(command.file, options.signal);
@@ -54,6 +56,7 @@ export async function runUntil(command: Command, options: RunUntilOptions): Prom
   try {
     const outcome = await promise;
     const elapsedMs = performance.now() - startedAtMs;
+    if (outcome === "sign") await options.atSign?.();
     const ended = outcome === "ended";
     const exitCode = ended ? (child.exitCode ?? undefined) : undefined;
     const signal = ended ? (child.signalCode ?? undefined) : undefined;
@@ -66,6 +69,8 @@ export async function runUntil(command: Command, options: RunUntilOptions): Prom
   }
 }
 
+/** Dies with its parent. */
+const mortal = "setpriv --pdeathsig KILL --";
 /** Some time after our own deadline, which is the one that counts. */
 const GRACE_MS = 5_000;
 
@@ -73,8 +78,8 @@ function start(command: Command, { timeoutMs, streams = 0 }: RunUntilOptions): C
   const seconds = Math.ceil((timeoutMs + GRACE_MS) / 1000);
   try {
     // In the foreground of its own session, so that one process group holds all. A crash leaves no core file, wherever the host would put it.
-    const guard = ["-c", 'ulimit -c 0; exec timeout --foreground --signal=KILL "$@"', "sh", `${seconds}`];
-    return spawn("/bin/sh", [...guard, command.file, ...(command.args ?? [])], {
+    const script = `ulimit -c 0; exec ${mortal} timeout --foreground --signal=KILL ${seconds} ${mortal} "$@"`;
+    return spawn("/bin/sh", ["-c", script, "sh", command.file, ...(command.args ?? [])], {
       ...(command.cwd === undefined ? {} : { cwd: command.cwd }),
       env: { PATH: "/usr/local/bin:/usr/bin:/bin", ...command.env },
       detached: true,

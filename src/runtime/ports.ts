@@ -314,11 +314,17 @@ export interface MachineLaunch {
   readonly kvm: boolean;
   readonly scratchTemplate: string;
   readonly scratchPath: string;
+  /** "": the machine boots. */
+  readonly savedStatePath: string;
 }
 
 export interface MachinePlan {
   readonly size: MachineSize;
+  /** The machine goes on from a saved one instead of booting. */
+  readonly restores: boolean;
   launch(dirs: MachineDirs): MachineLaunch;
+  /** How the start of the machine went: what the next one begins with depends on it. */
+  report(outcome: "ready" | "failed"): Promise<void>;
 }
 
 export interface LayerToPlug {
@@ -338,6 +344,8 @@ export interface MachineStatus {
 
 /** A conversation with a microVM that runs. Its answers are a guest's word: one that broke into QEMU can say anything about itself. */
 export interface Machine extends AsyncDisposable {
+  /** Brings the saved machine back, which runs when the promise resolves. Only of a machine that was launched so, and once. */
+  restore(options: { readonly signal: AbortSignal }): Promise<void>;
   /**
    * Plugs an exposed layer, or finds it plugged, and answers where the guest sees it: PCI addresses from bus 0 on, as `10.0/01.0` (MountLayers).
    * A layer cannot be unplugged: it stays as long as the machine, and the next container of its image finds it there.
@@ -346,10 +354,16 @@ export interface Machine extends AsyncDisposable {
   status(options: { readonly signal: AbortSignal }): Promise<MachineStatus>;
 }
 
+export interface ConnectOptions {
+  readonly signal: AbortSignal;
+  /** The machine may not take connections yet: waits some seconds for it. */
+  readonly justStarted?: boolean;
+}
+
 /** The vm room. */
 export interface Vmm {
   /** Throws when the node cannot virtualize, and when the pod asks for less than what boots or more than what can be. */
   plan(needs: MachineNeeds): MachinePlan;
   /** To the pod's machine. One conversation at a time: the next one waits for the end of this. */
-  connect(stateDir: string, options: { readonly signal: AbortSignal }): Promise<Machine>;
+  connect(stateDir: string, options: ConnectOptions): Promise<Machine>;
 }

@@ -13,7 +13,7 @@ import { guestOf, guestPaths } from "./guest.ts";
 import type { NamespacePaths, Sandbox } from "./pod.ts";
 import { podFilePaths, podFileTexts, podHostname, SHM_SIZE_BYTES } from "./pod-directory.ts";
 import { attachNetwork } from "./pod-network.ts";
-import type { PodNetwork } from "./ports.ts";
+import type { MachinePlan, PodNetwork } from "./ports.ts";
 import type { Wait } from "./realm.ts";
 import { type Pod, podRootDir, podStateDir, type Runtime } from "./runtime.ts";
 import { podPhase } from "./timeline.ts";
@@ -37,9 +37,10 @@ export async function startMicrovm(runtime: Runtime, pod: Pod, wait: Wait): Prom
   // Both to their end: what is undone must not be under way still.
   const [network, vmmPid] = await bothOrNeither(
     podPhase(runtime, pod, "network", () => attachNetwork(runtime, pod, namespaces.network, wait)),
-    boot(
+    startMachine(
       runtime,
       pod,
+      plan,
       {
         ...plan.launch({ stateDir: dir, rootDir: podRootDir(runtime.options.rootDir, pod.id) }),
         uid,
@@ -77,9 +78,10 @@ async function createNamespaces(runtime: Runtime, pod: Pod, wait: Wait): Promise
 }
 
 /** Answers QEMU's process id. */
-async function boot(
+async function startMachine(
   runtime: Runtime,
   pod: Pod,
+  plan: MachinePlan,
   request: Parameters<typeof VmServiceService.startVm.requestSerialize>[0],
   wait: Wait,
 ): Promise<number> {
@@ -87,13 +89,23 @@ async function boot(
   const { pid } = await podPhase(runtime, pod, "vm-start", () => pod.agent.call(VmServiceService.startVm, request, wait));
   failpoint("runtime.vm.started.after");
   using scope = withDeadline(BOOT_TIMEOUT_MS, wait.signal);
+  const within = { ...wait, signal: scope.signal };
   try {
-    await podPhase(runtime, pod, "guest-boot", () => greet(pod, { ...wait, signal: scope.signal }));
-    return pid;
+    if (plan.restores) await podPhase(runtime, pod, "guest-restore", () => restore(runtime, pod, within));
+    else await podPhase(runtime, pod, "guest-boot", () => greet(pod, within));
   } catch (error) {
     wait.signal.throwIfAborted();
+    await plan.report("failed");
     throw await explainVm(pod, error, wait);
   }
+  await plan.report("ready");
+  return pid;
+}
+
+async function restore(runtime: Runtime, pod: Pod, wait: Wait): Promise<void> {
+  await using machine = await runtime.vmm.connect(podStateDir(runtime.options.stateDir, pod.id), { ...wait, justStarted: true });
+  await machine.restore(wait);
+  await greet(pod, wait);
 }
 
 interface Attached {

@@ -16,6 +16,8 @@ export type PodPhase =
   | "vm-start"
   /** Until the guest's auraed answers. */
   | "guest-boot"
+  /** The same of a machine that goes on from a template. */
+  | "guest-restore"
   | "guest-network"
   | "guest-setup";
 

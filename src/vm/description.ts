@@ -9,7 +9,11 @@ export interface MachineDescription {
   readonly vcpus: number;
   /** Of the system disk: a multiple of `LAYER_ALIGNMENT_BYTES`. */
   readonly systemBytes: number;
+  readonly beginning: Beginning;
 }
+
+/** A machine boots; or it boots as a template, to be saved before it is anybody's; or it goes on from such a template. */
+export type Beginning = "boot" | "template" | "restore";
 
 export type Accelerator =
   | { readonly kind: "kvm" }
@@ -36,9 +40,12 @@ export interface Wiring {
   readonly control: Stream;
   readonly console: Stream;
   readonly volumes: Stream;
-  /** A tap with IFF_VNET_HDR. Absent: no network card. */
-  readonly tapFd: number | undefined;
+  /** Absent: no network card. */
+  readonly tap: Tap | undefined;
 }
+
+/** A tap with IFF_VNET_HDR that QEMU inherits, or one that it makes for itself, which takes a network namespace of its own. */
+export type Tap = { readonly kind: "fd"; readonly fd: number } | { readonly kind: "own" };
 
 /** Of a pod's machine: `auraed vm` makes this root and hands over these descriptors (StartVmRequest). */
 export const podWiring = {
@@ -46,8 +53,11 @@ export const podWiring = {
   control: { kind: "fd", fd: 3 },
   console: { kind: "fd", fd: 4 },
   volumes: { kind: "fd", fd: 5 },
-  tapFd: 6,
+  tap: { kind: "fd", fd: 6 },
 } as const satisfies Wiring;
+
+/** Descriptor of the saved state, of a pod's machine that goes on from one. */
+export const SAVED_STATE_FD = 7;
 
 /** Name of QMP's socket in the directory that is QEMU's /run. */
 export const QMP_SOCKET_NAME = "qmp.sock";

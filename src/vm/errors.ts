@@ -17,6 +17,8 @@ export type VmFact =
   | { readonly code: "ERR_LAYER_SLOTS"; readonly slots: number }
   /** The address space kept for layers is used up. */
   | { readonly code: "ERR_LAYER_SPACE"; readonly spaceBytes: number; readonly usedBytes: number }
+  /** No machine could be saved, or none goes on from what was saved. */
+  | { readonly code: "ERR_VM_TEMPLATE"; readonly problem: string }
   /** No QMP socket, or nobody behind it: the VM is not running. */
   | { readonly code: "ERR_QMP_CONNECT"; readonly path: string; readonly errno: string }
   /** QEMU refused a command. `class` and `desc` are its words. */
@@ -34,6 +36,10 @@ export function protocolError(problem: string): VmError {
 
 export function closedError(cause?: unknown): VmError {
   return new VmError({ code: "ERR_QMP_CLOSED" }, "QMP: the connection is closed: QEMU has ended, or is ending", { cause });
+}
+
+export function templateError(problem: string): VmError {
+  return new VmError({ code: "ERR_VM_TEMPLATE", problem }, problem);
 }
 
 export function layerError(name: string, problem: string): VmError {

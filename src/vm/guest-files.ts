@@ -18,6 +18,8 @@ export interface GuestPart {
   readonly path: string;
   readonly version: string;
   readonly sizeBytes: number;
+  /** Behind them is only a hole. */
+  readonly dataBytes: number;
   /** Of the file's content; of what is only a hole at its end, nothing. */
   readonly sha256: string;
 }
@@ -92,10 +94,11 @@ export async function checkGuestFiles(directory: string, options: { readonly sig
   flaws.push(...found.filter((flaw) => flaw !== undefined));
   if (flaws.length > 0) return { complete: false, flaws };
   const { kernelRelease, auraedVersion } = manifest;
-  const partOf = ({ file, version, sizeBytes, sha256 }: ManifestPart): GuestPart => ({
+  const partOf = ({ file, version, sizeBytes, dataBytes, sha256 }: ManifestPart): GuestPart => ({
     path: join(directory, file),
     version,
     sizeBytes,
+    dataBytes,
     sha256,
   });
   const { kernel, system, scratch, initrd } = manifest.parts;

@@ -50,8 +50,14 @@ async function startMachine(): Promise<Bed> {
   const directory = await mkdtempDisposable(join(tmpdir(), "machine-test-"));
   const [root, pod] = [join(directory.path, "root"), join(directory.path, "pod")];
   for (const path of [root, pod, join(pod, "run"), join(pod, "layers")]) await mkdir(path);
-  const machine = { accelerator: { kind: "tcg", hostTscKhz: 2_000_000 }, memoryMib: 128, vcpus: 1, systemBytes: 2 ** 21 } as const;
-  const args = ["-S", ...qemuArgs(machine, { ...podWiring, tapFd: undefined }, { always: [], tcg: [] })];
+  const machine = {
+    accelerator: { kind: "tcg", hostTscKhz: 2_000_000 },
+    memoryMib: 128,
+    vcpus: 1,
+    systemBytes: 2 ** 21,
+    beginning: "boot",
+  } as const;
+  const args = ["-S", ...qemuArgs(machine, { ...podWiring, tap: undefined }, { always: [], tcg: [] })];
   // A kernel that is never run: without one QEMU loads none, and that is all the same to a machine that stands still.
   const bare = args.filter((arg, index) => !["-kernel", "-initrd", "-append"].some((flag) => arg === flag || args[index - 1] === flag));
   const command = ["--mount", "--propagation", "private", "sh", "-euc", enterRoot, "sh", root, pod, qemuPath, ...bare];

@@ -1,12 +1,16 @@
 import { z } from "zod";
-import { withDeadline } from "../lib/abort.ts";
-import type { LayerToPlug, Machine, MachineStatus } from "../runtime/ports.ts";
+import { sleep, withDeadline } from "../lib/abort.ts";
+import type { ConnectOptions, LayerToPlug, Machine, MachineStatus } from "../runtime/ports.ts";
 import { LAYER_ALIGNMENT_BYTES, LAYER_SLOTS, LAYER_SPACE_BYTES, layerPath, layerSlot, SYSTEM_DEVICE_ID } from "./description.ts";
 import { layerError, protocolError, VmError } from "./errors.ts";
 import { QmpClient } from "./qmp.ts";
+import { restoreMachine } from "./save-machine.ts";
 
 /** QMP answers in milliseconds; a guest that keeps QEMU busy can delay it, and one that took it over can keep silent. */
 const QMP_TIMEOUT_MS = 10_000;
+/** From QEMU's execution to its socket: some 50 ms, on a busy node more. */
+const QMP_APPEARS_MS = 5_000;
+const QMP_LOOK_AGAIN_MS = 4;
 
 /** As the contracts with auraed have it, and short enough for QEMU's ids. */
 const layerNamePattern = /^[a-z0-9-][a-z0-9.-]{0,95}$/;
@@ -38,9 +42,23 @@ export class QemuMachine implements Machine {
   }
 
   /** Throws ERR_QMP_CONNECT when nothing runs there. */
-  static async connect(qmpPath: string, options: { readonly signal: AbortSignal }): Promise<QemuMachine> {
+  static async connect(qmpPath: string, options: ConnectOptions): Promise<QemuMachine> {
     using deadline = withDeadline(QMP_TIMEOUT_MS, options.signal);
-    return new QemuMachine(await QmpClient.connect(qmpPath, { signal: deadline.signal }));
+    const { signal } = deadline;
+    const lastMs = performance.now() + (options.justStarted === true ? QMP_APPEARS_MS : 0);
+    for (;;) {
+      try {
+        return new QemuMachine(await QmpClient.connect(qmpPath, { signal }));
+      } catch (error) {
+        const mayCome = error instanceof VmError && error.fact.code === "ERR_QMP_CONNECT" && performance.now() < lastMs;
+        if (!mayCome) throw error;
+      }
+      await sleep(QMP_LOOK_AGAIN_MS, signal);
+    }
+  }
+
+  async restore(options: { readonly signal: AbortSignal }): Promise<void> {
+    await this.#inTurn(options.signal, (signal) => restoreMachine(this.#qmp, { signal }));
   }
 
   async plugLayer(layer: LayerToPlug, options: { readonly signal: AbortSignal }): Promise<string> {

@@ -5,7 +5,7 @@ import type { BootParts } from "./boot-parts.ts";
 import { LAYER_SLOTS, layerSlot } from "./description.ts";
 import { QemuVmm } from "./vmm.ts";
 
-const part = (name: string) => ({ path: `/guest/${name}`, version: "1", sizeBytes: 1, sha256: "0" });
+const part = (name: string) => ({ path: `/guest/${name}`, version: "1", sizeBytes: 1, dataBytes: 1, sha256: "0" });
 const parts: BootParts = {
   accelerator: { kind: "tcg", hostTscKhz: 2_445_406 },
   qemu: { path: "/usr/bin/qemu", version: "7.2.0", identity: "1" },

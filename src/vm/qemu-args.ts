@@ -1,5 +1,4 @@
 import {
-  type Accelerator,
   BRIDGES,
   bridgeDevice,
   bridgeId,
@@ -7,6 +6,7 @@ import {
   type MachineDescription,
   type Stream,
   SYSTEM_DEVICE_ID,
+  type Tap,
   TCG_BUFFER_MIB,
   type Wiring,
 } from "./description.ts";
@@ -17,16 +17,18 @@ export function qemuArgs(machine: MachineDescription, wiring: Wiring, kernelArgu
   const { paths } = wiring;
   return [
     ...machineArgs(machine),
-    ...["-kernel", paths.kernel, "-append", kernelCommandLine(machine.accelerator, kernelArguments)],
+    ...["-kernel", paths.kernel, "-append", kernelCommandLine(machine, kernelArguments)],
     ...(paths.initrd === undefined ? [] : ["-initrd", paths.initrd]),
     ...consoleArgs(wiring.console),
     ...portArgs(wiring),
     ...["-device", "virtio-rng-pci,disable-legacy=on"],
     ...systemArgs(machine, paths.system),
     ...diskArgs(wiring),
-    ...networkArgs(wiring.tapFd),
+    ...networkArgs(wiring.tap),
     ...layerBridgeArgs(),
     ...(paths.qmp === undefined ? [] : ["-qmp", `unix:${paths.qmp},server=on,wait=off`]),
+    // QMP says from where.
+    ...(machine.beginning === "restore" ? ["-incoming", "defer"] : []),
   ];
 }
 
@@ -53,11 +55,15 @@ function machineArgs({ accelerator, memoryMib, vcpus, systemBytes }: MachineDesc
 /** The guest's name of the first virtio-pmem device: there is no other at boot. */
 const SYSTEM_DEVICE = "/dev/pmem0";
 
-function kernelCommandLine(accelerator: Accelerator, { always, tcg }: GuestFiles["kernelArguments"]): string {
+/** On which `auraed init` waits before it greets. */
+const TEMPLATE_ARGUMENT = "aurae.template";
+
+function kernelCommandLine({ accelerator, beginning }: MachineDescription, { always, tcg }: GuestFiles["kernelArguments"]): string {
   // Its driver finds the device in the background.
   const root = [`root=${SYSTEM_DEVICE}`, "rootfstype=erofs", "rootflags=dax=always", "ro", "rootwait", "init=/init"];
   const common = ["console=ttyS0", "panic=-1", "random.trust_cpu=on", "cgroup_no_v1=all", ...root, ...always];
-  return [...common, ...(accelerator.kind === "tcg" ? [...clockArguments(accelerator.hostTscKhz), ...tcg] : [])].join(" ");
+  const template = beginning === "boot" ? [] : [TEMPLATE_ARGUMENT];
+  return [...common, ...template, ...(accelerator.kind === "tcg" ? [...clockArguments(accelerator.hostTscKhz), ...tcg] : [])].join(" ");
 }
 
 /**
@@ -115,11 +121,12 @@ function diskArgs({ paths }: Wiring): string[] {
   return [...(paths.scratch === undefined ? [] : disk("scratch", paths.scratch, scratch))];
 }
 
-function networkArgs(tapFd: number | undefined): string[] {
-  if (tapFd === undefined) return [];
+function networkArgs(tap: Tap | undefined): string[] {
+  if (tap === undefined) return [];
+  const source = tap.kind === "fd" ? `fd=${tap.fd}` : "ifname=tap0,script=no,downscript=no";
   // An empty romfile: nothing boots from the network, and the file need not exist.
   return [
-    ...["-netdev", `tap,id=net0,fd=${tapFd},vhost=off`],
+    ...["-netdev", `tap,id=net0,${source},vhost=off`],
     ...["-device", "virtio-net-pci,id=eth0,netdev=net0,romfile=,disable-legacy=on"],
   ];
 }

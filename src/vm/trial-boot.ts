@@ -25,7 +25,13 @@ export async function bootTrial(
   options: { readonly timeoutMs: number; readonly signal: AbortSignal },
 ): Promise<TrialOutcome> {
   const { qemu, files, accelerator } = parts;
-  const machine: MachineDescription = { accelerator, memoryMib: TRIAL_MEMORY_MIB, vcpus: 1, systemBytes: files.parts.system.sizeBytes };
+  const machine: MachineDescription = {
+    accelerator,
+    memoryMib: TRIAL_MEMORY_MIB,
+    vcpus: 1,
+    systemBytes: files.parts.system.sizeBytes,
+    beginning: "boot",
+  };
   const args = qemuArgs(machine, trialWiring(parts), files.kernelArguments);
   const { signal, timeoutMs } = options;
   const watch = { signal, timeoutMs, sign: SIGN, streams: 1, tailBytes: CONSOLE_TAIL_BYTES };
@@ -41,7 +47,7 @@ function trialWiring({ files }: BootParts): Wiring {
     // Somebody is there, who says nothing: that is when the guest's auraed serves.
     control: { kind: "fd", fd: 3 },
     volumes: { kind: "nobody" },
-    tapFd: undefined,
+    tap: undefined,
   };
 }
 

@@ -1,61 +1,94 @@
 import { join } from "node:path";
-import type { Machine, MachineDirs, MachineLaunch, MachineNeeds, MachinePlan, Vmm } from "../runtime/ports.ts";
+import { isDeepStrictEqual } from "node:util";
+import type { ConnectOptions, Machine, MachineDirs, MachineLaunch, MachineNeeds, MachinePlan, MachineSize, Vmm } from "../runtime/ports.ts";
 import type { BootParts } from "./boot-parts.ts";
 import { type MachineDescription, podWiring, QMP_SOCKET_NAME } from "./description.ts";
 import { QemuMachine } from "./machine.ts";
 import { qemuArgs } from "./qemu-args.ts";
 import { type SizeDefaults, sizeMachine } from "./sizing.ts";
+import type { Blueprint, MachineTemplates } from "./templates.ts";
 
 /** Directory of the pod's state directory that QEMU has as its /run. A short name: the socket's path has 107 bytes in all. */
 const RUN_DIR_NAME = "vm";
 const SCRATCH_NAME = "scratch.img";
+
+const NO_NEEDS: MachineNeeds = { resources: undefined, overhead: undefined };
 
 export interface QemuVmmOptions {
   readonly defaults: SizeDefaults;
   readonly hostCpus: number;
 }
 
+/** What machines begin with that need not boot. */
+type Templates = Pick<MachineTemplates, "find" | "want" | "giveUp">;
+
 export interface QemuVmmModules {
   /** Throws while the node cannot virtualize. */
   parts(): BootParts;
 }
 
+const noTemplates: Templates = { find: () => undefined, want: () => {}, giveUp: async () => {} };
+
 /** MicroVMs by QEMU. Holds no state: `auraed vm` has the processes, QEMU has the devices. */
 export class QemuVmm implements Vmm {
   readonly #options: QemuVmmOptions;
   readonly #modules: QemuVmmModules;
+  readonly #templates: Templates;
 
-  constructor(options: QemuVmmOptions, modules: QemuVmmModules) {
+  constructor(options: QemuVmmOptions, modules: QemuVmmModules, templates: Templates = noTemplates) {
     this.#options = options;
     this.#modules = modules;
+    this.#templates = templates;
   }
 
   plan(needs: MachineNeeds): MachinePlan {
     const parts = this.#modules.parts();
-    const { defaults, hostCpus } = this.#options;
-    const size = sizeMachine(needs, defaults, { accelerator: parts.accelerator.kind, cpus: hostCpus });
-    const machine: MachineDescription = {
-      accelerator: parts.accelerator,
-      memoryMib: size.memoryBytes / 2 ** 20,
-      vcpus: size.vcpus,
-      systemBytes: parts.files.parts.system.sizeBytes,
+    const size = this.#size(needs, parts);
+    const machine = describe(size, parts);
+    const blueprint = { machine, parts };
+    // Only the size that most pods have, and only where it was measured: under KVM a boot is short.
+    const usual = parts.accelerator.kind === "tcg" && isDeepStrictEqual(machine, describe(this.#size(NO_NEEDS, parts), parts));
+    const savedStatePath = usual ? this.#templates.find(blueprint) : undefined;
+    return {
+      size,
+      restores: savedStatePath !== undefined,
+      launch: (dirs) => launchOf(blueprint, savedStatePath, dirs),
+      report: async (outcome) => {
+        if (outcome === "ready" && usual) this.#templates.want(blueprint);
+        if (outcome === "failed" && savedStatePath !== undefined) await this.#templates.giveUp(blueprint);
+      },
     };
-    return { size, launch: (dirs) => launchOf(machine, parts, dirs) };
   }
 
-  connect(stateDir: string, options: { readonly signal: AbortSignal }): Promise<Machine> {
+  #size(needs: MachineNeeds, { accelerator }: BootParts): MachineSize {
+    return sizeMachine(needs, this.#options.defaults, { accelerator: accelerator.kind, cpus: this.#options.hostCpus });
+  }
+
+  connect(stateDir: string, options: ConnectOptions): Promise<Machine> {
     return QemuMachine.connect(join(stateDir, RUN_DIR_NAME, QMP_SOCKET_NAME), options);
   }
 }
 
+function describe(size: MachineSize, parts: BootParts): MachineDescription {
+  return {
+    accelerator: parts.accelerator,
+    memoryMib: size.memoryBytes / 2 ** 20,
+    vcpus: size.vcpus,
+    systemBytes: parts.files.parts.system.sizeBytes,
+    beginning: "boot",
+  };
+}
+
 /** Plain data: the directories are the pod's, and none of them reaches QEMU's arguments. */
-function launchOf(machine: MachineDescription, { qemu, files }: BootParts, { stateDir, rootDir }: MachineDirs): MachineLaunch {
+function launchOf({ machine, parts }: Blueprint, savedStatePath: string | undefined, { stateDir, rootDir }: MachineDirs): MachineLaunch {
+  const { qemu, files } = parts;
+  const beginning = savedStatePath === undefined ? "boot" : "restore";
   const { kernel, system, scratch } = files.parts;
   const { initrd } = files;
   const paths = { ...podWiring.paths, initrd: initrd && podWiring.paths.initrd };
   return {
     program: qemu.path,
-    args: [...qemuArgs(machine, { ...podWiring, paths }, files.kernelArguments)],
+    args: [...qemuArgs({ ...machine, beginning }, { ...podWiring, paths }, files.kernelArguments)],
     files: [
       { hostPath: kernel.path, path: podWiring.paths.kernel },
       { hostPath: system.path, path: podWiring.paths.system },
@@ -65,5 +98,6 @@ function launchOf(machine: MachineDescription, { qemu, files }: BootParts, { sta
     kvm: machine.accelerator.kind === "kvm",
     scratchTemplate: scratch.path,
     scratchPath: join(rootDir, SCRATCH_NAME),
+    savedStatePath: savedStatePath ?? "",
   };
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  kernel ──► the system disk is the root ──► boot: mounts, cgroups, limits, settings
-//!                ──► port `aurae.control` ──► greeting ──► HTTP/2: pod contract, guest contract
+//!                ──► port `aurae.control` ──► (a template: saved here, restored as a pod's) ──► greeting ──► HTTP/2: pod contract, guest contract
 //!                                                            └► Guest task: Configure, MountLayers
 //!  the port's other end closes ──► everything is written back, power off
 //! ```
@@ -22,6 +22,7 @@ mod modules;
 pub mod network;
 pub mod port;
 mod scratch;
+mod template;
 pub mod volumes;
 
 use std::io;
@@ -94,9 +95,12 @@ async fn serve() -> io::Result<()> {
     let logs = LogRelay::default();
     let pod = Pod::open(dir, children, hierarchies, oci, Logs::Relay(logs.clone()))?;
     let guest = Guest::start(pod.clone(), binary);
-    let port = named("open the control port", Port::open(rpc::CONTROL_PORT).await)?;
+    let (mut port, gone) = named("open the control port", Port::open(rpc::CONTROL_PORT).await)?;
+    if named("read the kernel's command line", template::is_one())? {
+        named("wait to be restored", template::wait_to_be_restored(&mut port).await)?;
+    }
     println!("auraed init: serving, version {VERSION}");
-    named("serve", rpc::serve_guest(port, pod, guest, logs).await.map_err(io::Error::other))?;
+    named("serve", rpc::serve_guest((port, gone), pod, guest, logs).await.map_err(io::Error::other))?;
     tracing::info!("the host has closed the control port");
     Ok(())
 }

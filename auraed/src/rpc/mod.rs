@@ -45,6 +45,8 @@ pub const CONNECTION_WINDOW_BYTES: u32 = MAX_STREAMS * STREAM_WINDOW_BYTES;
 /// earlier never arrives.
 pub const CONTROL_PORT: &str = "aurae.control";
 pub const GREETING: &[u8; 8] = b"AURAED1\n";
+/// What the host says to a guest that was saved before it greeted. Its port is open: this arrives.
+pub const RESTORED: u8 = b'\n';
 /// Every call of a pod shares a guest's one connection, and the smallest guest has 64 MiB: a quarter of that is the most that
 /// streams which nobody reads can hold there. A round trip through the port takes under a millisecond, so this window still
 /// lets one stream have some 80 MB/s.

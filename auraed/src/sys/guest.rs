@@ -12,6 +12,8 @@ use nix::time::{ClockId, clock_settime};
 
 /// `_IOW('R', 0x03, int[2])` of `linux/random.h`.
 const RNDADDENTROPY: libc::Ioctl = 0x4008_5203;
+/// `_IO('R', 7)`.
+const RNDRESEEDCRNG: libc::Ioctl = 0x5207;
 /// Most bytes mixed in at once: as many as the pool takes in.
 pub const ENTROPY_MAX_BYTES: usize = 512;
 
@@ -59,7 +61,20 @@ pub fn add_entropy(bytes: &[u8]) -> io::Result<()> {
             return Err(io::Error::last_os_error());
         }
     }
-    Ok(())
+    reseed(&random)
+}
+
+/// Without it the kernel goes on from what it had for some minutes, which every machine restored from one template has.
+fn reseed(random: &std::fs::File) -> io::Result<()> {
+    // SAFETY: this request takes no argument.
+    if unsafe { libc::ioctl(random.as_raw_fd(), RNDRESEEDCRNG) } == 0 {
+        return Ok(());
+    }
+    match io::Error::last_os_error() {
+        // Nothing was drawn from it yet: it is seeded from the pool when it is.
+        error if error.raw_os_error() == Some(libc::ENODATA) => Ok(()),
+        error => Err(error),
+    }
 }
 
 /// Whether the other end of a port is closed. Such a port takes nothing and says "try again" for ever.

@@ -34,8 +34,8 @@ pub struct Launched {
     pub messages: pipe::Receiver,
 }
 
-/// Returns when QEMU has been executed. After a failure no process is left.
-pub async fn launch(plan: &Plan, children: &Children, binary: &Path) -> Result<Launched, VmError> {
+/// Returns when QEMU has been executed. After a failure no process is left. `saved_state`: what its machine goes on from.
+pub async fn launch(plan: &Plan, saved_state: Option<OwnedFd>, children: &Children, binary: &Path) -> Result<Launched, VmError> {
     let (control, control_theirs) = pair()?;
     let (console, console_theirs) = pair()?;
     let (volumes, volumes_theirs) = pair()?;
@@ -50,7 +50,8 @@ pub async fn launch(plan: &Plan, children: &Children, binary: &Path) -> Result<L
     let child = children.spawn(&mut command).map_err(VmError::io("start the VMM's process"))?;
     // It holds the child's ends: an early end of the child must be seen as the end of the stream.
     drop(command);
-    let descriptors = [control_theirs.as_fd(), console_theirs.as_fd(), volumes_theirs.as_fd(), tap.as_fd()];
+    let mut descriptors = vec![control_theirs.as_fd(), console_theirs.as_fd(), volumes_theirs.as_fd(), tap.as_fd()];
+    descriptors.extend(saved_state.as_ref().map(AsFd::as_fd));
     let conversation = converse(ours, plan, &descriptors);
     let result = tokio::time::timeout(LAUNCH_LIMIT, conversation).await.unwrap_or_else(|_| Err(failed("execute the VMM", "timed out")));
     if let Err(error) = result {

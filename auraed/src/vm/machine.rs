@@ -315,7 +315,8 @@ impl Task {
             uid: spec.uid,
             gid: spec.gid,
         };
-        launch::launch(&plan, &self.children, &self.binary).await
+        let saved_state = spec.saved_state.as_deref().map(open_state).transpose()?;
+        launch::launch(&plan, saved_state, &self.children, &self.binary).await
     }
 
     /// Everything that follows a VM is set going.
@@ -327,7 +328,7 @@ impl Task {
         vm.relay.set(Link::Booting);
         let listeners = vec![tokio::spawn(vm.console.clone().follow(console)), tokio::spawn(vm.messages.clone().follow(messages))];
         let followers = vec![
-            tokio::spawn(connect(vm.relay.clone(), vm.requests.clone(), control)),
+            tokio::spawn(connect(vm.relay.clone(), vm.requests.clone(), control, spec.saved_state.is_some())),
             tokio::spawn(vm.events.clone().follow(vm.relay.clone())),
             tokio::spawn(vm.logs.clone().follow(vm.relay.clone())),
         ];
@@ -454,6 +455,11 @@ impl Task {
     }
 }
 
+fn open_state(path: &Path) -> Result<OwnedFd, VmError> {
+    let opened = std::fs::File::open(path).map_err(VmError::io(format!("open the saved state {}", path.display())))?;
+    Ok(opened.into())
+}
+
 /// Waits for tasks that end with QEMU, but not for ever.
 async fn finish(tasks: Vec<JoinHandle<()>>) {
     let deadline = tokio::time::Instant::now() + DRAIN_LIMIT;
@@ -486,8 +492,13 @@ fn remove_scratch(spec: &VmSpec) {
 }
 
 /// Opens the way to the guest and does its work until it ends.
-async fn connect(relay: Relay, requests: mpsc::UnboundedSender<Request>, control: tokio::net::UnixStream) {
-    let reason = match relay::open(control).await {
+async fn connect(relay: Relay, requests: mpsc::UnboundedSender<Request>, mut control: tokio::net::UnixStream, saved: bool) {
+    let woken = if saved { relay::wake(&mut control).await } else { Ok(()) };
+    let opened = match woken {
+        Ok(()) => relay::open(control).await,
+        Err(reason) => Err(reason),
+    };
+    let reason = match opened {
         Ok((sender, connection)) => {
             relay.set(Link::Open(sender));
             match connection.await {

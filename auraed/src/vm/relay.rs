@@ -12,14 +12,14 @@ use std::time::Duration;
 
 use hyper::client::conn::http2::{Builder, Connection, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service, http};
 
 use super::errors::VmError;
-use crate::rpc::{CONNECTION_WINDOW_BYTES, GREETING, STREAM_WINDOW_BYTES};
+use crate::rpc::{CONNECTION_WINDOW_BYTES, GREETING, RESTORED, STREAM_WINDOW_BYTES};
 
 /// Of one request's body, kept for a guest that does not read.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
@@ -134,6 +134,11 @@ fn addressed(mut request: http::Request<Body>) -> Result<http::Request<Body>, Vm
 
 /// The connection, which does its work when it is polled, and the way to send over it.
 type Opened<T> = (SendRequest<Body>, Connection<TokioIo<T>, Body, TokioExecutor>);
+
+/// Lets a guest go on that was saved before it spoke. QEMU takes this from the stream once the guest is there.
+pub async fn wake(stream: &mut (impl AsyncWrite + Unpin)) -> Result<(), String> {
+    stream.write_all(&[RESTORED]).await.map_err(|error| format!("the saved guest cannot be woken: {error}"))
+}
 
 /// Waits for the guest and opens the connection. An error is the reason why this guest can never be spoken to.
 pub async fn open<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(mut stream: T) -> Result<Opened<T>, String> {

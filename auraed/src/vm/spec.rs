@@ -25,6 +25,8 @@ pub struct VmSpec {
     pub cgroup: String,
     pub kvm: bool,
     pub scratch: Option<Scratch>,
+    /// The machine goes on from there instead of booting.
+    pub saved_state: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +68,9 @@ impl VmSpec {
         if let Some(scratch) = &self.scratch {
             clean("scratch_template", &scratch.template)?;
             clean("scratch_path", &scratch.path)?;
+        }
+        if let Some(state) = &self.saved_state {
+            clean("saved_state_path", state)?;
         }
         Ok(())
     }
@@ -125,6 +130,7 @@ mod tests {
             cgroup: "/vm/1".to_owned(),
             kvm: false,
             scratch: Some(Scratch { template: "/t".into(), path: "/p".into() }),
+            saved_state: Some("/s".into()),
         }
     }
 
@@ -149,6 +155,7 @@ mod tests {
         refused("uid", |spec| spec.uid = 0);
         refused("gid", |spec| spec.gid = 0);
         refused("scratch_path", |spec| spec.scratch = Some(Scratch { template: "/t".into(), path: "p".into() }));
+        refused("saved_state_path", |spec| spec.saved_state = Some("s".into()));
         refused("cgroup", |spec| spec.cgroup = "/a/../b".to_owned());
     }
 

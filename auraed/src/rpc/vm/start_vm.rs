@@ -27,5 +27,6 @@ fn spec(request: api::StartVmRequest) -> Result<VmSpec, VmError> {
         cgroup: request.cgroup,
         kvm: request.kvm,
         scratch,
+        saved_state: Some(request.saved_state_path).filter(|path| !path.is_empty()).map(Into::into),
     })
 }

@@ -48,7 +48,8 @@ export namespace VmState {
 export interface StartVmRequest {
   /**
    * QEMU's binary on the host, and its arguments without the program's name. QEMU inherits these descriptors: 3 the stream to the guest's
-   * port `aurae.control`, 4 the console, 5 the stream to the port `aurae.volumes`, 6 the tap `tap0` (opened with IFF_VNET_HDR).
+   * port `aurae.control`, 4 the console, 5 the stream to the port `aurae.volumes`, 6 the tap `tap0` (opened with IFF_VNET_HDR), 7 the
+   * saved state, when there is one.
    */
   program: string;
   args: string[];
@@ -72,6 +73,11 @@ export interface StartVmRequest {
    */
   scratchTemplate: string;
   scratchPath: string;
+  /**
+   * File with the state of a saved machine, opened for reading. Empty: the machine boots. QEMU is told by the daemon to go on from it; the
+   * guest in it has not greeted yet, and is told to do so.
+   */
+  savedStatePath: string;
 }
 
 export interface VmFile {
@@ -201,6 +207,7 @@ function createBaseStartVmRequest(): StartVmRequest {
     kvm: false,
     scratchTemplate: "",
     scratchPath: "",
+    savedStatePath: "",
   };
 }
 
@@ -235,6 +242,9 @@ export const StartVmRequest: MessageFns<StartVmRequest> = {
     }
     if (message.scratchPath !== "") {
       writer.uint32(82).string(message.scratchPath);
+    }
+    if (message.savedStatePath !== "") {
+      writer.uint32(90).string(message.savedStatePath);
     }
     return writer;
   },
@@ -332,6 +342,14 @@ export const StartVmRequest: MessageFns<StartVmRequest> = {
             message.scratchPath = reader.string();
             continue;
           }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.savedStatePath = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -359,6 +377,7 @@ export const StartVmRequest: MessageFns<StartVmRequest> = {
     message.kvm = object.kvm ?? false;
     message.scratchTemplate = object.scratchTemplate ?? "";
     message.scratchPath = object.scratchPath ?? "";
+    message.savedStatePath = object.savedStatePath ?? "";
     return message;
   },
 };
