@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import { mkdtempDisposable, readFile, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -38,13 +39,16 @@ test("at the deadline the whole process group is gone when the promise settles",
   const watched = await watch(`sleep 61 & echo $! > ${pidFile}; echo begun; wait`, { timeoutMs: 300 });
   assert.deepEqual([watched.outcome, watched.stdoutTail], ["timeout", "begun\n"]);
   assert.ok(watched.elapsedMs >= 290 && watched.elapsedMs < 3_000, `${watched.elapsedMs}`);
-  const pid = (await readFile(pidFile, "utf8")).trim();
-  // Its parent is dead: init reaps it in its own time.
+  await untilGone((await readFile(pidFile, "utf8")).trim());
+});
+
+/** Its parent is dead: init reaps it in its own time. */
+async function untilGone(pid: string): Promise<void> {
   for (let tries = 0; existsSync(`/proc/${pid}`) && !(await isZombie(pid)); tries++) {
     assert.ok(tries < 100, `${pid} lives`);
     await sleep(10);
   }
-});
+}
 
 async function isZombie(pid: string): Promise<boolean> {
   return /^State:\tZ/m.test(await readFile(`/proc/${pid}/status`, "utf8").catch(() => "State:\tZ"));
@@ -64,6 +68,33 @@ test("of much output the newest is kept, and streams are open from descriptor 3 
   assert.equal(watched.outcome, "sign");
   assert.equal(watched.stdoutTail.length, 100);
   assert.match(watched.stdoutTail, /19999\n20000\nready: yes\n$/);
+});
+
+test("what is done at the sign is done with a program that runs", async () => {
+  let before: string | undefined;
+  await using dir = await mkdtempDisposable(join(tmpdir(), "run-until-"));
+  const pidFile = join(dir.path, "pid");
+  const atSign = async () => {
+    before = (await readFile(pidFile, "utf8")).trim();
+    assert.ok(!(await isZombie(before)));
+  };
+  await watch(`echo $$ > ${pidFile}; echo 'ready: yes'; sleep 60`, { atSign });
+  await untilGone(before ?? "");
+  const failing = watch("echo 'ready: yes'; sleep 60", { atSign: () => Promise.reject(new Error("not done")) });
+  await assert.rejects(failing, { message: "not done" });
+});
+
+test("a process that is killed takes the program along", async () => {
+  await using dir = await mkdtempDisposable(join(tmpdir(), "run-until-"));
+  const pidFile = join(dir.path, "pid");
+  const program = `
+    import { runUntil } from ${JSON.stringify(new URL("run-until.ts", import.meta.url).href)};
+    const command = { file: "/bin/sh", args: ["-c", "echo $$ > ${pidFile}.new; mv ${pidFile}.new ${pidFile}; sleep 60"] };
+    await runUntil(command, { signal: new AbortController().signal, timeoutMs: 60_000, sign: /never/ });`;
+  const watcher = spawn(process.execPath, ["--input-type=module", "--eval", program], { stdio: "inherit" });
+  while (!existsSync(pidFile)) await sleep(10, undefined, { signal });
+  watcher.kill("SIGKILL");
+  await untilGone((await readFile(pidFile, "utf8")).trim());
 });
 
 test("a crash leaves no core file", async () => {

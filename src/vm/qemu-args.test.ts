@@ -164,3 +164,46 @@ test("each slot is another device", () => {
   assert.deepEqual(layerSlot(0), { bus: "bridge0", device: 1, pciPath: "10.0/01.0" });
   assert.deepEqual(layerSlot(61), { bus: "bridge1", device: 31, pciPath: "11.0/1f.0" });
 });
+
+/** Templates of which one is there. */
+function templatesWith(savedStatePath: string | undefined) {
+  const told: string[] = [];
+  return {
+    told,
+    templates: { find: () => savedStatePath, want: () => void told.push("want"), giveUp: async () => void told.push("give up") },
+  };
+}
+
+test("a machine of the usual size goes on from a template, where boots are slow", async () => {
+  const none = { resources: undefined, overhead: undefined };
+  const { templates, told } = templatesWith("/var/lib/aurae-cri/vm-templates/0.state");
+  const plan = new QemuVmm(options, { parts: () => parts }, templates).plan(none);
+  const launch = plan.launch(dirs);
+  assert.ok(plan.restores);
+  assert.equal(launch.savedStatePath, "/var/lib/aurae-cri/vm-templates/0.state");
+  assert.equal(valueOf(launch.args, "-incoming"), "defer");
+  assert.match(valueOf(launch.args, "-append"), / aurae\.template /);
+  await plan.report("failed");
+  assert.deepEqual(told, ["give up"]);
+
+  const larger = { resources: { memoryLimitBytes: 2 ** 30 }, overhead: undefined };
+  for (const [found, needs] of [
+    [parts, larger],
+    [kvmParts, none],
+  ] as const) {
+    const boots = new QemuVmm(options, { parts: () => found }, templates).plan(needs);
+    assert.deepEqual([boots.restores, boots.launch(dirs).savedStatePath, boots.launch(dirs).args.includes("-incoming")], [false, "", false]);
+    await boots.report("ready");
+  }
+  assert.deepEqual(told, ["give up"], "nobody wants a template of those");
+});
+
+test("the first machine of the usual size boots, and wants a template for the next", async () => {
+  const { templates, told } = templatesWith(undefined);
+  const plan = new QemuVmm(options, { parts: () => parts }, templates).plan({ resources: undefined, overhead: undefined });
+  assert.ok(!plan.restores && !valueOf(plan.launch(dirs).args, "-append").includes("template"));
+  await plan.report("failed");
+  assert.deepEqual(told, [], "a boot that fails says nothing of templates");
+  await plan.report("ready");
+  assert.deepEqual(told, ["want"]);
+});

@@ -58,13 +58,13 @@ export class MachineTemplates implements AsyncDisposable {
 
   /** Path of the saved state that this machine can go on from. */
   find(blueprint: Blueprint): string | undefined {
-    const key = keyOf(blueprint);
+    const key = templateKey(blueprint);
     return this.#ready.has(key) ? this.#path(key) : undefined;
   }
 
   /** Makes one behind the caller's back, unless that was tried before. */
   want(blueprint: Blueprint): void {
-    const key = keyOf(blueprint);
+    const key = templateKey(blueprint);
     const { signal } = this.#closing;
     if (this.#ready.has(key) || this.#tried.has(key) || signal.aborted) return;
     this.#tried.add(key);
@@ -73,7 +73,7 @@ export class MachineTemplates implements AsyncDisposable {
 
   /** No machine goes on from it any more. */
   async giveUp(blueprint: Blueprint): Promise<void> {
-    const key = keyOf(blueprint);
+    const key = templateKey(blueprint);
     this.#tried.add(key);
     if (this.#ready.delete(key)) await rm(this.#path(key), { force: true });
   }
@@ -108,7 +108,7 @@ export class MachineTemplates implements AsyncDisposable {
 }
 
 /** Everything that a saved machine depends on. */
-function keyOf({ machine, parts }: Blueprint): string {
+export function templateKey({ machine, parts }: Blueprint): string {
   const { qemu, files } = parts;
   const { kernel, system, scratch } = files.parts;
   const guest = [kernel, system, scratch, files.initrd].map((part) => part?.sha256 ?? "none");

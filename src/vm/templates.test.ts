@@ -1,0 +1,145 @@
+import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
+import { mkdir, mkdtempDisposable, readdir, stat, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+
+import type { Log } from "../lib/log.ts";
+import { silentLog } from "../lib/log.ts";
+import { findBootParts } from "./boot-parts.ts";
+import { resolveVmOptions } from "./options.ts";
+import { type Blueprint, MachineTemplates, templateKey } from "./templates.ts";
+
+const signal = AbortSignal.timeout(120_000);
+const realQemu = "/usr/bin/qemu-system-x86_64";
+const builtGuest = new URL("../../build/guest", import.meta.url).pathname;
+const noGuest =
+  existsSync(realQemu) && existsSync(join(builtGuest, "manifest.json")) ? false : "needs QEMU and build/guest: run `make build`";
+
+const part = (name: string) => ({ path: `/guest/${name}`, version: "1", sizeBytes: 1, dataBytes: 1, sha256: name });
+const blueprint: Blueprint = {
+  machine: {
+    accelerator: { kind: "tcg", hostTscKhz: 2_000_000 },
+    memoryMib: 512,
+    vcpus: 1,
+    systemBytes: 2 ** 21,
+    beginning: "boot",
+  },
+  parts: {
+    accelerator: { kind: "tcg", hostTscKhz: 2_000_000 },
+    qemu: { path: "/bin/false", version: "7.2.0", identity: "1" },
+    files: {
+      directory: "/guest",
+      kernelRelease: "6.12",
+      auraedVersion: "1",
+      kernelArguments: { always: ["quiet"], tcg: ["mitigations=off"] },
+      parts: { kernel: part("vmlinux"), system: part("system.erofs"), scratch: part("scratch.img") },
+      initrd: undefined,
+    },
+  },
+};
+
+test("a template is of one QEMU, one machine and one guest", () => {
+  const { machine, parts } = blueprint;
+  const { qemu, files } = parts;
+  const others: Blueprint[] = [
+    { machine, parts: { ...parts, qemu: { ...qemu, identity: "2" } } },
+    { machine, parts: { ...parts, qemu: { ...qemu, version: "7.2.1" } } },
+    { machine: { ...machine, memoryMib: 514 }, parts },
+    { machine: { ...machine, vcpus: 2 }, parts },
+    // The guest was told the frequency.
+    { machine: { ...machine, accelerator: { kind: "tcg", hostTscKhz: 2_000_001 } }, parts },
+    { machine, parts: { ...parts, files: { ...files, kernelArguments: { always: [], tcg: [] } } } },
+    { machine, parts: { ...parts, files: { ...files, initrd: part("initrd") } } },
+    ...(["kernel", "system", "scratch"] as const).map((name) => {
+      const changed = { ...files.parts, [name]: { ...files.parts[name], sha256: "other" } };
+      return { machine, parts: { ...parts, files: { ...files, parts: changed } } };
+    }),
+  ];
+  const keys = new Set([blueprint, ...others].map(templateKey));
+  assert.equal(keys.size, others.length + 1);
+  assert.equal(templateKey({ machine: { ...machine, beginning: "restore" }, parts }), templateKey(blueprint), "however it is to begin");
+});
+
+test("what an earlier daemon made is found, what it did not finish is removed", async () => {
+  await using directory = await mkdtempDisposable(join(tmpdir(), "templates-"));
+  const dir = join(directory.path, "vm-templates");
+  const file = `${templateKey(blueprint)}.state`;
+  await mkdir(join(dir, "new-abc"), { recursive: true });
+  await writeFile(join(dir, "new-abc", "state"), "half");
+  await writeFile(join(dir, file), "whole");
+  await using templates = await MachineTemplates.open(dir, { log: silentLog });
+  assert.deepEqual(await readdir(dir), [file]);
+  assert.equal(templates.find(blueprint), join(dir, file));
+  assert.equal(templates.find({ ...blueprint, machine: { ...blueprint.machine, memoryMib: 1024 } }), undefined);
+
+  await templates.giveUp(blueprint);
+  assert.equal(templates.find(blueprint), undefined);
+  assert.deepEqual(await readdir(dir), []);
+  templates.want(blueprint);
+  await sleep(20);
+  assert.deepEqual(await readdir(dir), [], "what failed is not tried again by this daemon");
+});
+
+test("a machine that cannot be saved leaves a warning and nothing else, once", async () => {
+  await using directory = await mkdtempDisposable(join(tmpdir(), "templates-"));
+  const scratch = join(directory.path, "scratch");
+  await writeFile(scratch, "x");
+  const files = { ...blueprint.parts.files, parts: { ...blueprint.parts.files.parts, scratch: { ...part("scratch"), path: scratch } } };
+  const warnings: string[] = [];
+  const log: Log = { ...silentLog, warn: (message, _context, error) => void warnings.push(`${message}: ${error}`) };
+  const dir = join(directory.path, "vm-templates");
+  await using templates = await MachineTemplates.open(dir, { log });
+  const unlucky = { ...blueprint, parts: { ...blueprint.parts, files } };
+  templates.want(unlucky);
+  while (warnings.length === 0) await sleep(5, undefined, { signal });
+  templates.want(unlucky);
+  await templates[Symbol.asyncDispose]();
+  assert.equal(warnings.length, 1);
+  assert.match(warnings[0] ?? "", /every microVM boots.*to be saved ended/);
+  assert.deepEqual(await readdir(dir), []);
+});
+
+async function realBlueprint(): Promise<Blueprint> {
+  const options = resolveVmOptions({
+    accelerator: "tcg",
+    qemuPath: realQemu,
+    guestDir: builtGuest,
+    verdictFile: "/nonexistent",
+    defaultMemoryBytes: 2 ** 29,
+    defaultVcpus: 1,
+    bootId: "this-boot",
+  });
+  const parts = await findBootParts({ ...options, accelerator: "tcg" }, { signal });
+  const { accelerator, files } = parts;
+  return { machine: { accelerator, memoryMib: 128, vcpus: 1, systemBytes: files.parts.system.sizeBytes, beginning: "boot" }, parts };
+}
+
+test("the real guest is saved, and replaces the template of another machine", { skip: noGuest }, async () => {
+  await using directory = await mkdtempDisposable(join(tmpdir(), "templates-"));
+  const dir = join(directory.path, "vm-templates");
+  await mkdir(dir);
+  await writeFile(join(dir, `${"0".repeat(32)}.state`), "of an older QEMU");
+  const real = await realBlueprint();
+  await using templates = await MachineTemplates.open(dir, { log: silentLog });
+  templates.want(real);
+  while (templates.find(real) === undefined) await sleep(20, undefined, { signal });
+  const path = templates.find(real) ?? "";
+  assert.deepEqual(await readdir(dir), [`${templateKey(real)}.state`]);
+  const { size, mode } = await stat(path);
+  assert.equal(mode & 0o777, 0o600);
+  // What the guest has used of its memory; the system disk is not in it.
+  assert.ok(size > 2 ** 20 && size < 64 * 2 ** 20, `${size} bytes`);
+});
+
+test("a room that closes takes the machine along", { skip: noGuest }, async () => {
+  await using directory = await mkdtempDisposable(join(tmpdir(), "templates-"));
+  const dir = join(directory.path, "vm-templates");
+  const templates = await MachineTemplates.open(dir, { log: silentLog });
+  templates.want(await realBlueprint());
+  await sleep(200);
+  await templates[Symbol.asyncDispose]();
+  assert.deepEqual(await readdir(dir), []);
+});
