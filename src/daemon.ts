@@ -97,10 +97,7 @@ export async function openDaemon(config: Config, modules: { readonly log: Log; r
   stack.defer(() => shutdown.abort(new Error("the daemon is shutting down")));
   const pods: Runtime["pods"] = new Map();
   const virtualization = stack.use(NodeVirtualization.open(vmOptions(config, options.bootId), { log: log.child({ room: "vm" }) }));
-  const templates =
-    config.vm.template === "auto"
-      ? stack.use(await MachineTemplates.open(join(config.root, "vm-templates"), { log: log.child({ room: "vm" }) }))
-      : undefined;
+  const vmm = await openVmm(config, stack, { virtualization, log: log.child({ room: "vm" }) });
   const metrics = await openMetrics(config.metrics, stack, log, {
     pods: () => pods.values().map(({ record }) => ({ mode: record.placement.mode, state: record.state.phase })),
     virtualization: () => virtualization.report(),
@@ -114,11 +111,7 @@ export async function openDaemon(config: Config, modules: { readonly log: Log; r
     network,
     host,
     virtualization,
-    vmm: new QemuVmm(
-      { defaults: { memoryBytes: config.vm.defaultMemoryBytes, vcpus: config.vm.defaultVcpus }, hostCpus: availableParallelism() },
-      virtualization,
-      templates,
-    ),
+    vmm,
     metrics,
     history: await History.open(join(config.root, "history")),
     pods,
@@ -215,4 +208,15 @@ async function readRecords(runtime: Runtime) {
     pods: pods.map(({ value }) => value as PodRecord),
     containers: containers.map(({ value }) => value as ContainerRecord),
   };
+}
+
+async function openVmm(
+  config: Config,
+  stack: AsyncDisposableStack,
+  { virtualization, log }: { readonly virtualization: NodeVirtualization; readonly log: Log },
+): Promise<QemuVmm> {
+  const { defaultMemoryBytes: memoryBytes, defaultVcpus: vcpus, template } = config.vm;
+  const options = { defaults: { memoryBytes, vcpus }, hostCpus: availableParallelism() };
+  if (template === "off") return new QemuVmm(options, virtualization);
+  return new QemuVmm(options, virtualization, stack.use(await MachineTemplates.open(join(config.root, "vm-templates"), { log })));
 }

@@ -192,7 +192,10 @@ test("a machine of the usual size goes on from a template, where boots are slow"
     [kvmParts, none],
   ] as const) {
     const boots = new QemuVmm(options, { parts: () => found }, templates).plan(needs);
-    assert.deepEqual([boots.restores, boots.launch(dirs).savedStatePath, boots.launch(dirs).args.includes("-incoming")], [false, "", false]);
+    assert.deepEqual(
+      [boots.restores, boots.launch(dirs).savedStatePath, boots.launch(dirs).args.includes("-incoming")],
+      [false, "", false],
+    );
     await boots.report("ready");
   }
   assert.deepEqual(told, ["give up"], "nobody wants a template of those");

@@ -22,7 +22,7 @@ async function restoreThrough(...statuses: readonly string[]): Promise<readonly 
   const said: string[] = [];
   let looks = 0;
   const answer = ({ execute, arguments: args }: FakeCommand): FakeAnswer => {
-    said.push(execute === "migrate-incoming" ? `${execute} ${args["uri"]}` : execute);
+    said.push(execute === "migrate-incoming" ? `${execute} ${String(args["uri"])}` : execute);
     if (execute !== "query-status") return { return: {} };
     return { return: { status: statuses[Math.min(looks++, statuses.length - 1)] } };
   };

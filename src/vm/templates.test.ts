@@ -89,7 +89,7 @@ test("a machine that cannot be saved leaves a warning and nothing else, once", a
   await writeFile(scratch, "x");
   const files = { ...blueprint.parts.files, parts: { ...blueprint.parts.files.parts, scratch: { ...part("scratch"), path: scratch } } };
   const warnings: string[] = [];
-  const log: Log = { ...silentLog, warn: (message, _context, error) => void warnings.push(`${message}: ${error}`) };
+  const log: Log = { ...silentLog, warn: (message, _context, error) => void warnings.push(`${message}: ${String(error)}`) };
   const dir = join(directory.path, "vm-templates");
   await using templates = await MachineTemplates.open(dir, { log });
   const unlucky = { ...blueprint, parts: { ...blueprint.parts, files } };

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
@@ -243,6 +243,15 @@ async fn nothing_is_said_to_a_guest_that_has_not_spoken() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     drop(theirs);
     assert!(relay::open(ours).await.err().unwrap().contains("closed"));
+}
+
+#[tokio::test]
+async fn a_saved_guest_is_woken_by_the_byte_that_it_waits_for() {
+    let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+    relay::wake(&mut ours).await.unwrap();
+    assert_eq!(theirs.read_u8().await.unwrap(), rpc::RESTORED);
+    drop(theirs);
+    assert!(relay::wake(&mut ours).await.unwrap_err().contains("cannot be woken"));
 }
 
 #[tokio::test]
