@@ -2,8 +2,8 @@ import { z } from "zod";
 import { sleep, withDeadline } from "../lib/abort.ts";
 import type { ConnectOptions, LayerToPlug, Machine, MachineStatus } from "../runtime/ports.ts";
 import { LAYER_ALIGNMENT_BYTES, LAYER_SLOTS, LAYER_SPACE_BYTES, layerPath, layerSlot, SYSTEM_DEVICE_ID } from "./description.ts";
-import { layerError, protocolError, VmError } from "./errors.ts";
-import { QmpClient } from "./qmp.ts";
+import { layerError, VmError } from "./errors.ts";
+import { parseAnswer, QmpClient } from "./qmp.ts";
 import { restoreMachine } from "./save-machine.ts";
 
 /** QMP answers in milliseconds; a guest that keeps QEMU busy can delay it, and one that took it over can keep silent. */
@@ -68,7 +68,7 @@ export class QemuMachine implements Machine {
 
   async status(options: { readonly signal: AbortSignal }): Promise<MachineStatus> {
     return await this.#inTurn(options.signal, async (signal) => {
-      const { status, running } = parse(statusSchema, await this.#qmp.execute("query-status", {}, { signal }), "query-status");
+      const { status, running } = parseAnswer(statusSchema, await this.#qmp.execute("query-status", {}, { signal }), "query-status");
       const layers = await listTaken(this.#qmp, "/machine/peripheral", deviceIdPattern, signal);
       return { running, qemuState: status, layers: layers.map(({ name }) => name) };
     });
@@ -144,7 +144,7 @@ function freeSlot(taken: readonly Taken[]): number {
 }
 
 async function checkSpace(qmp: QmpClient, sizeBytes: number, signal: AbortSignal): Promise<void> {
-  const devices = parse(memorySchema, await qmp.execute("query-memory-devices", {}, { signal }), "query-memory-devices");
+  const devices = parseAnswer(memorySchema, await qmp.execute("query-memory-devices", {}, { signal }), "query-memory-devices");
   const layers = devices.filter(({ data }) => data.id !== SYSTEM_DEVICE_ID);
   const usedBytes = layers.reduce((sum, { data }) => sum + data.size, 0);
   if (usedBytes + sizeBytes <= LAYER_SPACE_BYTES) return;
@@ -155,15 +155,9 @@ async function checkSpace(qmp: QmpClient, sizeBytes: number, signal: AbortSignal
 }
 
 async function listTaken(qmp: QmpClient, path: string, pattern: RegExp, signal: AbortSignal): Promise<Taken[]> {
-  const items = parse(itemsSchema, await qmp.execute("qom-list", { path }, { signal }), "qom-list");
+  const items = parseAnswer(itemsSchema, await qmp.execute("qom-list", { path }, { signal }), "qom-list");
   return items.flatMap(({ name }) => {
     const [, slot, layer] = pattern.exec(name) ?? [];
     return layer !== undefined && Number(slot) < LAYER_SLOTS ? [{ slot: Number(slot), name: layer }] : [];
   });
-}
-
-function parse<T>(schema: z.ZodType<T>, answer: unknown, command: string): T {
-  const parsed = schema.safeParse(answer);
-  if (parsed.success) return parsed.data;
-  throw protocolError(`${command} was answered with something else: ${parsed.error.issues[0]?.message ?? ""}`);
 }

@@ -151,6 +151,13 @@ export class QmpClient implements Disposable {
   }
 }
 
+/** What a command returned, once it has the shape that it should. Throws ERR_QMP_PROTOCOL. */
+export function parseAnswer<T>(schema: z.ZodType<T>, answer: unknown, command: string): T {
+  const parsed = schema.safeParse(answer);
+  if (parsed.success) return parsed.data;
+  throw protocolError(`${command} was answered with something else: ${parsed.error.issues[0]?.message ?? ""}`);
+}
+
 async function dial(path: string, signal: AbortSignal): Promise<Socket> {
   signal.throwIfAborted();
   using scope = joinSignals(signal);

@@ -6,8 +6,8 @@ import { z } from "zod";
 
 import { sleep, untilAborted, withDeadline } from "../lib/abort.ts";
 import { SAVED_STATE_FD } from "./description.ts";
-import { protocolError, templateError } from "./errors.ts";
-import { QmpClient } from "./qmp.ts";
+import { templateError } from "./errors.ts";
+import { parseAnswer, QmpClient } from "./qmp.ts";
 
 interface Wait {
   readonly signal: AbortSignal;
@@ -36,22 +36,26 @@ export async function saveMachine(
   await qmp.execute("stop", {}, { signal });
   await qmp.execute("migrate-set-capabilities", CAPABILITIES, { signal });
   await qmp.execute("migrate-set-parameters", BANDWIDTH, { signal });
-  const server = createServer();
-  await using _ = { [Symbol.asyncDispose]: () => new Promise<void>((closed) => server.close(() => closed())) };
-  server.listen(paths.socketPath);
-  await once(server, "listening", { signal });
-  const connected = once(server, "connection", { signal });
-  connected.catch(() => {});
+  await using receiver = await receive(paths.socketPath, signal);
   await qmp.execute("migrate", { uri: `unix:${paths.socketPath}` }, { signal });
-  const [socket] = (await untilAborted(connected, signal)) as [Socket];
+  const socket = await untilAborted(receiver.connected, signal);
   await pipeline(socket, createWriteStream(paths.statePath, { flags: "wx", mode: 0o600, flush: true }), { signal });
   await migrated(qmp, signal);
+}
+
+/** Waits for one connection. */
+async function receive(socketPath: string, signal: AbortSignal): Promise<AsyncDisposable & { readonly connected: Promise<Socket> }> {
+  const server = createServer();
+  const { promise: connected, resolve } = Promise.withResolvers<Socket>();
+  server.once("connection", resolve).listen(socketPath);
+  await once(server, "listening", { signal });
+  return { connected, [Symbol.asyncDispose]: () => new Promise((closed) => server.close(() => closed())) };
 }
 
 /** The stream has ended: QEMU says whether that was all. */
 async function migrated(qmp: QmpClient, signal: AbortSignal): Promise<void> {
   for (;;) {
-    const { status } = statusSchema.parse(await qmp.execute("query-migrate", {}, { signal }));
+    const { status } = parseAnswer(statusSchema, await qmp.execute("query-migrate", {}, { signal }), "query-migrate");
     if (status === "completed") return;
     if (status !== "active" && status !== "device" && status !== "setup") throw templateError(`QEMU could not save its machine: ${status}`);
     await sleep(LOOK_AGAIN_MS, signal);
@@ -63,9 +67,7 @@ export async function restoreMachine(qmp: QmpClient, { signal }: Wait): Promise<
   await qmp.execute("migrate-set-capabilities", CAPABILITIES, { signal });
   await qmp.execute("migrate-incoming", { uri: `fd:${SAVED_STATE_FD}` }, { signal });
   for (;;) {
-    const parsed = statusSchema.safeParse(await qmp.execute("query-status", {}, { signal }));
-    if (!parsed.success) throw protocolError("query-status was answered with something else");
-    const { status } = parsed.data;
+    const { status } = parseAnswer(statusSchema, await qmp.execute("query-status", {}, { signal }), "query-status");
     // As it was when it was saved.
     if (status === "paused") break;
     if (status !== "inmigrate") throw templateError(`a restored machine is ${status.slice(0, 32)}`);
