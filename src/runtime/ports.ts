@@ -323,8 +323,10 @@ export interface MachinePlan {
   /** The machine goes on from a saved one instead of booting. */
   readonly restores: boolean;
   launch(dirs: MachineDirs): MachineLaunch;
-  /** How the start of the machine went: what the next one begins with depends on it. */
-  report(outcome: "ready" | "failed"): Promise<void>;
+  /** The machine has started: the next one may begin with more. */
+  started(): void;
+  /** The machine was launched and did not come up. `problem` is for the log. */
+  failed(problem: string): Promise<void>;
 }
 
 export interface LayerToPlug {

@@ -95,16 +95,27 @@ async function startMachine(
     else await podPhase(runtime, pod, "guest-boot", () => greet(pod, within));
   } catch (error) {
     wait.signal.throwIfAborted();
-    await plan.report("failed");
-    throw await explainVm(pod, error, wait);
+    const explained = await explainVm(pod, { cause: error, restored: plan.restores }, wait);
+    await plan.failed(explained.message);
+    throw explained;
   }
-  await plan.report("ready");
+  plan.started();
   return pid;
 }
 
+/** QEMU ends when it cannot use a saved state, some milliseconds after QMP. */
+const END_TIMEOUT_MS = 2_000;
+
 async function restore(runtime: Runtime, pod: Pod, wait: Wait): Promise<void> {
   await using machine = await runtime.vmm.connect(podStateDir(runtime.options.stateDir, pod.id), { ...wait, justStarted: true });
-  await machine.restore(wait);
+  try {
+    await machine.restore(wait);
+  } catch (error) {
+    // The call ends with QEMU: then its last words are known.
+    using scope = withDeadline(END_TIMEOUT_MS, wait.signal);
+    await greet(pod, { ...wait, signal: scope.signal }).catch(() => {});
+    throw error;
+  }
   await greet(pod, wait);
 }
 

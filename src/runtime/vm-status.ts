@@ -12,10 +12,17 @@ export function vmStatus(pod: Pod, wait: Wait): Promise<VmStatusResponse> {
   return pod.agent.call(VmServiceService.vmStatus, {}, wait);
 }
 
+interface VmFailure {
+  readonly cause: unknown;
+  /** The machine was to go on from a template, which nobody uses any more. */
+  readonly restored: boolean;
+}
+
 /** What to tell of a guest that did not come up: how QEMU ended, and the last it said. */
-export async function explainVm(pod: Pod, cause: unknown, wait: Wait): Promise<RuntimeError> {
+export async function explainVm(pod: Pod, { cause, restored }: VmFailure, wait: Wait): Promise<RuntimeError> {
   const told = await vmStatus(pod, wait).then(vmEnd, (error: unknown) => messageOf(error));
-  return new RuntimeError({ code: "ERR_VM_FAILED" }, `the pod's microVM did not start: ${told}`, { cause });
+  const what = restored ? "did not go on from its template, which is removed (try again: it boots then)" : "did not start";
+  return new RuntimeError({ code: "ERR_VM_FAILED" }, `the pod's microVM ${what}: ${told}`, { cause });
 }
 
 /** One line for an operator. */

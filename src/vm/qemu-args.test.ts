@@ -170,7 +170,11 @@ function templatesWith(savedStatePath: string | undefined) {
   const told: string[] = [];
   return {
     told,
-    templates: { find: () => savedStatePath, want: () => void told.push("want"), giveUp: async () => void told.push("give up") },
+    templates: {
+      find: () => savedStatePath,
+      want: () => void told.push("want"),
+      giveUp: async (_: unknown, problem: string) => void told.push(problem),
+    },
   };
 }
 
@@ -183,8 +187,8 @@ test("a machine of the usual size goes on from a template, where boots are slow"
   assert.equal(launch.savedStatePath, "/var/lib/aurae-cri/vm-templates/0.state");
   assert.equal(valueOf(launch.args, "-incoming"), "defer");
   assert.match(valueOf(launch.args, "-append"), / aurae\.template /);
-  await plan.report("failed");
-  assert.deepEqual(told, ["give up"]);
+  await plan.failed("QEMU ended with 1");
+  assert.deepEqual(told, ["QEMU ended with 1"]);
 
   const larger = { resources: { memoryLimitBytes: 2 ** 30 }, overhead: undefined };
   for (const [found, needs] of [
@@ -196,17 +200,25 @@ test("a machine of the usual size goes on from a template, where boots are slow"
       [boots.restores, boots.launch(dirs).savedStatePath, boots.launch(dirs).args.includes("-incoming")],
       [false, "", false],
     );
-    await boots.report("ready");
+    boots.started();
+    await boots.failed("QEMU ended with 2");
   }
-  assert.deepEqual(told, ["give up"], "nobody wants a template of those");
+  assert.deepEqual(told, ["QEMU ended with 1"], "nobody wants a template of those, nor loses one by them");
 });
 
 test("the first machine of the usual size boots, and wants a template for the next", async () => {
   const { templates, told } = templatesWith(undefined);
   const plan = new QemuVmm(options, { parts: () => parts }, templates).plan({ resources: undefined, overhead: undefined });
   assert.ok(!plan.restores && !valueOf(plan.launch(dirs).args, "-append").includes("template"));
-  await plan.report("failed");
+  await plan.failed("QEMU ended with 1");
   assert.deepEqual(told, [], "a boot that fails says nothing of templates");
-  await plan.report("ready");
+  plan.started();
   assert.deepEqual(told, ["want"]);
+});
+
+test("a pod with a limit does not need defaults that work", () => {
+  const none = { resources: undefined, overhead: undefined };
+  const small = new QemuVmm({ ...options, defaults: { memoryBytes: 32 * 2 ** 20, vcpus: 1 } }, { parts: () => parts });
+  assert.throws(() => small.plan(none), /vm\.default_memory/);
+  assert.ok(!small.plan({ ...none, resources: { memoryLimitBytes: 64 * 2 ** 20 } }).restores);
 });

@@ -1,11 +1,12 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
-import { mkdir, mkdtempDisposable, readdir, stat, writeFile } from "node:fs/promises";
+import { mkdir, mkdtempDisposable, readdir, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 
+import { messageOf } from "../lib/coded-error.ts";
 import type { Log } from "../lib/log.ts";
 import { silentLog } from "../lib/log.ts";
 import { findBootParts } from "./boot-parts.ts";
@@ -70,12 +71,15 @@ test("what an earlier daemon made is found, what it did not finish is removed", 
   await mkdir(join(dir, "new-abc"), { recursive: true });
   await writeFile(join(dir, "new-abc", "state"), "half");
   await writeFile(join(dir, file), "whole");
-  await using templates = await MachineTemplates.open(dir, { log: silentLog });
+  const { log, warnings } = warningsOnly();
+  await using templates = await MachineTemplates.open(dir, { log });
   assert.deepEqual(await readdir(dir), [file]);
   assert.equal(templates.find(blueprint), join(dir, file));
   assert.equal(templates.find({ ...blueprint, machine: { ...blueprint.machine, memoryMib: 1024 } }), undefined);
 
-  await templates.giveUp(blueprint);
+  for (let pod = 0; pod < 2; pod++) await templates.giveUp(blueprint, "QEMU ended with 1");
+  assert.equal(warnings.length, 1, "of pods that fail together the first says so");
+  assert.match(warnings[0] ?? "", /removed: every microVM boots.*QEMU ended with 1/);
   assert.equal(templates.find(blueprint), undefined);
   assert.deepEqual(await readdir(dir), []);
   templates.want(blueprint);
@@ -83,13 +87,34 @@ test("what an earlier daemon made is found, what it did not finish is removed", 
   assert.deepEqual(await readdir(dir), [], "what failed is not tried again by this daemon");
 });
 
+test("a template that an operator removed is made anew", async () => {
+  await using directory = await mkdtempDisposable(join(tmpdir(), "templates-"));
+  const path = join(directory.path, `${templateKey(blueprint)}.state`);
+  await writeFile(path, "whole");
+  const { log, warnings } = warningsOnly();
+  await using templates = await MachineTemplates.open(directory.path, { log });
+  await rm(path);
+  assert.equal(templates.find(blueprint), undefined);
+  templates.want(blueprint);
+  while (warnings.length === 0) await sleep(5, undefined, { signal });
+  assert.match(warnings[0] ?? "", /no template could be made/, "it was tried");
+});
+
+function warningsOnly(): { readonly log: Log; readonly warnings: readonly string[] } {
+  const warnings: string[] = [];
+  const log: Log = {
+    ...silentLog,
+    warn: (message, fields, error) => void warnings.push(`${message}: ${JSON.stringify(fields)}: ${messageOf(error)}`),
+  };
+  return { log, warnings };
+}
+
 test("a machine that cannot be saved leaves a warning and nothing else, once", async () => {
   await using directory = await mkdtempDisposable(join(tmpdir(), "templates-"));
   const scratch = join(directory.path, "scratch");
   await writeFile(scratch, "x");
   const files = { ...blueprint.parts.files, parts: { ...blueprint.parts.files.parts, scratch: { ...part("scratch"), path: scratch } } };
-  const warnings: string[] = [];
-  const log: Log = { ...silentLog, warn: (message, _context, error) => void warnings.push(`${message}: ${String(error)}`) };
+  const { log, warnings } = warningsOnly();
   const dir = join(directory.path, "vm-templates");
   await using templates = await MachineTemplates.open(dir, { log });
   const unlucky = { ...blueprint, parts: { ...blueprint.parts, files } };

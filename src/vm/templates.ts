@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { createReadStream, createWriteStream } from "node:fs";
+import { createReadStream, createWriteStream, existsSync } from "node:fs";
 import { mkdir, mkdtemp, open, readdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
@@ -59,7 +59,13 @@ export class MachineTemplates implements AsyncDisposable {
   /** Path of the saved state that this machine can go on from. */
   find(blueprint: Blueprint): string | undefined {
     const key = templateKey(blueprint);
-    return this.#ready.has(key) ? this.#path(key) : undefined;
+    const path = this.#path(key);
+    if (!this.#ready.has(key)) return undefined;
+    if (existsSync(path)) return path;
+    // An operator removed it: the next one is made.
+    this.#ready.delete(key);
+    this.#tried.delete(key);
+    return undefined;
   }
 
   /** Makes one behind the caller's back, unless that was tried before. */
@@ -72,10 +78,16 @@ export class MachineTemplates implements AsyncDisposable {
   }
 
   /** No machine goes on from it any more. */
-  async giveUp(blueprint: Blueprint): Promise<void> {
+  async giveUp(blueprint: Blueprint, problem: string): Promise<void> {
     const key = templateKey(blueprint);
+    const path = this.#path(key);
     this.#tried.add(key);
-    if (this.#ready.delete(key)) await rm(this.#path(key), { force: true });
+    if (!this.#ready.delete(key)) return;
+    this.#log.warn("a template is of no use and is removed: every microVM boots, until a start of the daemon makes another", {
+      path,
+      problem,
+    });
+    await rm(path, { force: true });
   }
 
   /** Stops what is being made and waits until nothing of it is left. */

@@ -3,6 +3,7 @@ import { isDeepStrictEqual } from "node:util";
 import type { ConnectOptions, Machine, MachineDirs, MachineLaunch, MachineNeeds, MachinePlan, MachineSize, Vmm } from "../runtime/ports.ts";
 import type { BootParts } from "./boot-parts.ts";
 import { type MachineDescription, podWiring, QMP_SOCKET_NAME } from "./description.ts";
+import { VmError } from "./errors.ts";
 import { QemuMachine } from "./machine.ts";
 import { qemuArgs } from "./qemu-args.ts";
 import { type SizeDefaults, sizeMachine } from "./sizing.ts";
@@ -47,21 +48,33 @@ export class QemuVmm implements Vmm {
     const machine = describe(size, parts);
     const blueprint = { machine, parts };
     // Only the size that most pods have, and only where it was measured: under KVM a boot is short.
-    const usual = parts.accelerator.kind === "tcg" && isDeepStrictEqual(machine, describe(this.#size(NO_NEEDS, parts), parts));
+    const usual = parts.accelerator.kind === "tcg" && isDeepStrictEqual(machine, this.#usual(parts));
     const savedStatePath = usual ? this.#templates.find(blueprint) : undefined;
     return {
       size,
       restores: savedStatePath !== undefined,
       launch: (dirs) => launchOf(blueprint, savedStatePath, dirs),
-      report: async (outcome) => {
-        if (outcome === "ready" && usual) this.#templates.want(blueprint);
-        if (outcome === "failed" && savedStatePath !== undefined) await this.#templates.giveUp(blueprint);
+      started: () => {
+        if (usual) this.#templates.want(blueprint);
+      },
+      failed: async (problem) => {
+        if (savedStatePath !== undefined) await this.#templates.giveUp(blueprint, problem);
       },
     };
   }
 
   #size(needs: MachineNeeds, { accelerator }: BootParts): MachineSize {
     return sizeMachine(needs, this.#options.defaults, { accelerator: accelerator.kind, cpus: this.#options.hostCpus });
+  }
+
+  /** The machine of a pod that asks for nothing; undefined when the defaults are such that it is refused. */
+  #usual(parts: BootParts): MachineDescription | undefined {
+    try {
+      return describe(this.#size(NO_NEEDS, parts), parts);
+    } catch (error) {
+      if (error instanceof VmError) return undefined;
+      throw error;
+    }
   }
 
   connect(stateDir: string, options: ConnectOptions): Promise<Machine> {
