@@ -10,6 +10,7 @@ import type { StatusResponse } from "../../api/gen/cri/v1/api.ts";
 import { assertRefused } from "../harness/assertions.ts";
 import { runCommand } from "../harness/command.ts";
 import { unary } from "../harness/cri-client.ts";
+import { daemonLog } from "../harness/daemon-log.ts";
 import { freePort } from "../harness/ports.ts";
 import { runtimeUnderTest } from "../harness/settings.ts";
 import { useNode } from "../harness/use-node.ts";
@@ -49,22 +50,6 @@ async function cannotVirtualize(t: TestContext): Promise<boolean> {
   return !available;
 }
 
-interface LogEntry {
-  readonly time: string;
-  readonly message: string;
-  readonly detail?: string;
-  readonly podId?: string;
-  readonly mode?: string;
-  readonly reason?: string;
-}
-
-/** What the daemon has logged since its last start. */
-async function daemonLog(): Promise<readonly LogEntry[]> {
-  const lines = (await readFile(join(node().prefix.dir, "daemon.log"), "utf8")).split("\n").filter((line) => line.startsWith("{"));
-  const entries = lines.map((line) => JSON.parse(line) as LogEntry);
-  return entries.slice(entries.findLastIndex(({ message }) => message === "starting"));
-}
-
 /** A command of ours with the flags of the node's daemon. */
 async function ours(command: string, ...args: readonly string[]): Promise<string> {
   const { program, args: daemonArgs } = node().command;
@@ -81,7 +66,7 @@ async function metric(series: string): Promise<number | undefined> {
 
 test("`auto` knows within 10 s of the daemon's start that no guest boots here, and says why", { skip }, async (t) => {
   if (!(await cannotVirtualize(t))) return;
-  const [start, ...entries] = await daemonLog();
+  const [start, ...entries] = await daemonLog(node().prefix);
   const told = entries.find(({ message }) => message === "microVMs are not available");
   const tookMs = Date.parse(told?.time ?? "") - Date.parse(start?.time ?? "");
   t.diagnostic(`the verdict came ${tookMs} ms after the daemon's start: ${told?.detail}`);
@@ -111,7 +96,7 @@ test("pods run flat, and the reason is wherever an operator looks", { skip }, as
   assert.match(why, /^isolation +flat$/m);
   assert.match(why, /^reason +NoVirtualization/m);
   assert.match(why, verdict);
-  const ready = (await daemonLog()).find(({ message, podId }) => message === "pod sandbox is ready" && podId === pod.id);
+  const ready = (await daemonLog(node().prefix)).find(({ message, podId }) => message === "pod sandbox is ready" && podId === pod.id);
   assert.deepEqual([ready?.mode, ready?.reason], ["flat", "NoVirtualization"]);
   assert.equal(await metric(series), before + 1);
 });
@@ -171,7 +156,7 @@ test("a restart knows the kept verdict at once, and boots nothing", { skip }, as
     await end();
     await node().startDaemon();
     await using pod = await node().runPod();
-    const [start, ...entries] = await daemonLog();
+    const [start, ...entries] = await daemonLog(node().prefix);
     const told = entries.find(({ message }) => message === "microVMs are not available");
     assert.ok(Date.parse(told?.time ?? "") - Date.parse(start?.time ?? "") < 5_000, JSON.stringify(told));
     assert.equal(entries.find(({ podId, message }) => podId === pod.id && message === "pod sandbox is ready")?.reason, "NoVirtualization");

@@ -46,6 +46,7 @@ test("why: a running pod, by prefix and by name, with its steps and its containe
   assert.deepEqual([explanation.id, explanation.isolation, explanation.phase], [pod.id, podsUnderTest(), "ready"]);
   assert.notEqual(explanation.reason, "");
   const steps = explanation.timeline.map(({ name }) => name);
+  // The node's first pod: it boots, and later ones go on from a template.
   const last = podsUnderTest() === "flat" ? ["pod-files"] : ["vm-turn", "vm-start", "guest-boot", "guest-network", "guest-setup"];
   assert.deepEqual(steps, ["placement", "record", "supervisor", "namespaces", "network", ...last]);
   assert.ok(explanation.timeline.every(({ durationMs }) => durationMs >= 0 && durationMs < 60_000));
