@@ -12,9 +12,11 @@ const LIMIT_MS = 60_000;
 
 /**
  * The machine of a pod, from its QEMU's own command line, with another init and nobody at its ports: the same kernel, memory, processor and
- * devices. What `auraed vm` hands over as descriptors becomes a null device, the network's backend a hub without anything else on it.
+ * devices. What `auraed vm` hands over as descriptors becomes a null device, the network's backend a hub without anything else on it. The pod must
+ * have booted: a machine that goes on from a template waits for its state.
  */
 export function bareArguments(qemuArguments: readonly string[], scratch: string): string[] {
+  if (qemuArguments.includes("-incoming")) throw new Error("the pod whose machine is to be booted bare has not booted itself");
   const files: Readonly<Record<string, string>> = {
     "/kernel": join(guestDir, "vmlinux"),
     "/system.erofs": join(guestDir, "system.erofs"),
