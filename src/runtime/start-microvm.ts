@@ -13,7 +13,7 @@ import { guestOf, guestPaths } from "./guest.ts";
 import type { NamespacePaths, Sandbox } from "./pod.ts";
 import { podFilePaths, podFileTexts, podHostname, SHM_SIZE_BYTES } from "./pod-directory.ts";
 import { attachNetwork } from "./pod-network.ts";
-import type { MachinePlan, PodNetwork } from "./ports.ts";
+import type { PodNetwork } from "./ports.ts";
 import type { Wait } from "./realm.ts";
 import { type Pod, podRootDir, podStateDir, type Runtime } from "./runtime.ts";
 import { podPhase } from "./timeline.ts";
@@ -32,29 +32,19 @@ export async function startMicrovm(runtime: Runtime, pod: Pod, wait: Wait): Prom
   failpoint("runtime.pod.auraed.after");
   const namespaces = await podPhase(runtime, pod, "namespaces", () => createNamespaces(runtime, pod, wait));
   failpoint("runtime.pod.namespaces.after");
-  const plan = runtime.vmm.plan(pod.record.config);
+  // Refuses a size that cannot be before CNI is asked for anything.
+  const { size } = runtime.vmm.plan(pod.record.config);
   const uid = vmUid(pod.id);
   // Both to their end: what is undone must not be under way still.
   const [network, vmmPid] = await bothOrNeither(
     podPhase(runtime, pod, "network", () => attachNetwork(runtime, pod, namespaces.network, wait)),
-    startMachine(
-      runtime,
-      pod,
-      plan,
-      {
-        ...plan.launch({ stateDir: dir, rootDir: podRootDir(runtime.options.rootDir, pod.id) }),
-        uid,
-        gid: uid,
-        cgroup: qemuCgroup(runtime, pod),
-      },
-      wait,
-    ),
+    startMachine(runtime, pod, { uid, gid: uid, cgroup: qemuCgroup(runtime, pod) }, wait),
   );
   failpoint("runtime.pod.network.after");
   const { interface: nic } = await podPhase(runtime, pod, "guest-network", () => pod.agent.call(VmServiceService.attachNetwork, {}, wait));
   const answer = await podPhase(runtime, pod, "guest-setup", () => configure(runtime, pod, { network, nic }, wait));
   failpoint("runtime.vm.configured.after");
-  return { auraed, namespaces, network, guest: guestOf(answer, { size: plan.size, uid, vmmPid, arch: runtime.options.hostFacts.arch }) };
+  return { auraed, namespaces, network, guest: guestOf(answer, { size, uid, vmmPid, arch: runtime.options.hostFacts.arch }) };
 }
 
 /** On the host a microVM has a network namespace, and a user namespace for its volumes' ids: the rest of the pod is in the guest. */
@@ -81,11 +71,14 @@ async function createNamespaces(runtime: Runtime, pod: Pod, wait: Wait): Promise
 async function startMachine(
   runtime: Runtime,
   pod: Pod,
-  plan: MachinePlan,
-  request: Parameters<typeof VmServiceService.startVm.requestSerialize>[0],
+  owner: { readonly uid: number; readonly gid: number; readonly cgroup: string },
   wait: Wait,
 ): Promise<number> {
   using _turn = await podPhase(runtime, pod, "vm-turn", () => runtime.boots.take(wait.signal));
+  // Of many pods that wait for their turn the later ones find the template that the first was the occasion for, or that it is gone.
+  const plan = runtime.vmm.plan(pod.record.config);
+  const { stateDir, rootDir } = runtime.options;
+  const request = { ...plan.launch({ stateDir: podStateDir(stateDir, pod.id), rootDir: podRootDir(rootDir, pod.id) }), ...owner };
   const { pid } = await podPhase(runtime, pod, "vm-start", () => pod.agent.call(VmServiceService.startVm, request, wait));
   failpoint("runtime.vm.started.after");
   using scope = withDeadline(BOOT_TIMEOUT_MS, wait.signal);
