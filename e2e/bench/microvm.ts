@@ -3,16 +3,15 @@
  * them bare QEMU with the same machine and kernel printing hello, one sample of each in turn; and what an idle pod costs. The result goes into
  * docs/limits.md.
  */
-import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 
 import { unary } from "../harness/cri-client.ts";
 import { runMain } from "../harness/main.ts";
 import { Node, type NodeOptions } from "../harness/node.ts";
-import type { Pod } from "../harness/pod.ts";
+import type { Pod, PodOptions } from "../harness/pod.ts";
 import { repositoryDir } from "../harness/settings.ts";
-import { waitFor } from "../harness/wait.ts";
+import { makeTemplate } from "../harness/template.ts";
 import { bareArguments, bootBare, makeScratch } from "./bare-boot.ts";
 import { CpuAccount } from "./cpu-account.ts";
 import { type Beginning, type MicrovmRound, type MicrovmSample, renderMicrovmReport } from "./microvm-report.ts";
@@ -36,7 +35,7 @@ async function main(): Promise<void> {
   await using restoring = await startNode({ registry: booting.registry });
   const boots: Bench = { node: booting, account: await openAccount(booting), beginning: "guest-boot" };
   const restores: Bench = { node: restoring, account: await openAccount(restoring), beginning: "guest-restore" };
-  await makeTemplate(restores);
+  await makeTemplate(restoring, podOptions(restores));
 
   const rounds = await measureRounds(boots, restores, Number(values.pods));
   const idle = { booted: await measureIdle(boots), restored: await measureIdle(restores) };
@@ -61,13 +60,6 @@ async function openAccount(node: Node): Promise<CpuAccount> {
   const { pid } = node.daemon.process;
   if (pid === undefined) throw new Error("the daemon is not running");
   return await CpuAccount.open(node.prefix.cgroupParent, pid);
-}
-
-/** The node's first pod boots, and is the occasion for the template. */
-async function makeTemplate(bench: Bench): Promise<void> {
-  await using _ = await openPod(bench);
-  const dir = join(bench.node.prefix.rootDir, "vm-templates");
-  await waitFor("the template", async () => (await readdir(dir)).some((name) => name.endsWith(".state")), { timeoutMs: 60_000 });
 }
 
 /** The bare boot stands between the two, next to each of them. */
@@ -106,8 +98,12 @@ async function runPod(bench: Bench): Promise<Run> {
 }
 
 /** The pods' cgroup parent lies in the account: `auraed vm` is in it. QEMU has a cgroup of its own. */
-function openPod({ node, account }: Bench): Promise<Pod> {
-  return node.runPod({ linux: { cgroupParent: account.podsParent, securityContext: { namespaceOptions: { pid: 1 } } } });
+function podOptions({ account }: Bench): PodOptions {
+  return { linux: { cgroupParent: account.podsParent, securityContext: { namespaceOptions: { pid: 1 } } } };
+}
+
+function openPod(bench: Bench): Promise<Pod> {
+  return bench.node.runPod(podOptions(bench));
 }
 
 async function verbose(

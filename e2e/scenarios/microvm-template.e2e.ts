@@ -18,6 +18,7 @@ import { argumentsOf, machineOf } from "../harness/machine.ts";
 import { Pod, type PodOptions, sandboxConfig } from "../harness/pod.ts";
 import { runtimeUnderTest } from "../harness/settings.ts";
 import { processesOf } from "../harness/sweep.ts";
+import { findTemplate, foreignTemplate, makeTemplate, templatesDir } from "../harness/template.ts";
 import { useNode } from "../harness/use-node.ts";
 import { waitFor } from "../harness/wait.ts";
 
@@ -25,7 +26,7 @@ const skip = runtimeUnderTest() === "containerd" ? "about our microVMs" : false;
 const node = useNode({ pods: "both" });
 
 const MADE = "microVMs start from a template";
-const templatesDir = () => join(node().prefix.rootDir, "vm-templates");
+const dir = () => templatesDir(node().prefix);
 
 beforeEach(async () => {
   if (!node().daemon.isRunning) await node().startDaemon();
@@ -45,18 +46,8 @@ async function beginningOf(pod: Pod): Promise<string | undefined> {
   return beginnings[0];
 }
 
-async function findTemplate(): Promise<string | undefined> {
-  const names = await readdir(templatesDir()).catch(() => []);
-  const name = names.find((candidate) => candidate.endsWith(".state") && candidate !== FOREIGN);
-  return name === undefined ? undefined : join(templatesDir(), name);
-}
-
-/** Path of the template; while there is none, a pod is its occasion. */
 async function template(): Promise<string> {
-  const path = await findTemplate();
-  if (path !== undefined) return path;
-  await using _ = await runInVm();
-  return await waitFor("the template", findTemplate, { timeoutMs: 40_000 });
+  return await makeTemplate(node(), { runtimeHandler: "aurae-vm" });
 }
 
 /** Processes that make a template. */
@@ -64,7 +55,7 @@ async function makers(): Promise<number[]> {
   const found: number[] = [];
   for (const pid of await processesOf(node().prefix)) {
     const args = await argumentsOf(pid).catch(() => []);
-    if (args.some((arg) => arg.includes(`${templatesDir()}/`))) found.push(pid);
+    if (args.some((arg) => arg.includes(`${dir()}/`))) found.push(pid);
   }
   return found;
 }
@@ -72,13 +63,13 @@ async function makers(): Promise<number[]> {
 test("the first microVM boots, the next one goes on from the template that was made behind it", { skip }, async () => {
   await using first = await runInVm();
   assert.equal(await beginningOf(first), "guest-boot");
-  const path = await waitFor("the template", findTemplate, { timeoutMs: 40_000 });
+  const path = await waitFor("the template", () => findTemplate(node().prefix), { timeoutMs: 40_000 });
   const told = await waitFor("the daemon to tell", async () => (await daemonLog(node().prefix)).find(({ message }) => message === MADE));
   assert.equal(told.path, path);
-  assert.deepEqual(await readdir(templatesDir()), [basename(path)], "nothing else is left of its making");
+  assert.deepEqual(await readdir(dir()), [basename(path)], "nothing else is left of its making");
   assert.deepEqual(await makers(), []);
   assert.equal((await stat(path)).mode & 0o777, 0o600, "a guest's memory is for nobody else to read");
-  assert.equal((await stat(templatesDir())).mode & 0o777, 0o700);
+  assert.equal((await stat(dir())).mode & 0o777, 0o700);
   await using next = await runInVm();
   assert.equal(await beginningOf(next), "guest-restore");
 });
@@ -211,7 +202,7 @@ for (const [name, spoil, says] of spoilings) {
     assert.deepEqual((await unary(runtime, runtime.listPodSandbox, { filter: undefined })).items, []);
     assert.deepEqual(await leases(node().prefix), []);
     assert.deepEqual(await node().leaks(), []);
-    assert.deepEqual(await readdir(templatesDir()), []);
+    assert.deepEqual(await readdir(dir()), []);
     const warning = (await daemonLog(node().prefix)).find(({ level, path: about }) => level === "warn" && about === path);
     assert.match(warning?.problem ?? "", says);
     {
@@ -225,14 +216,11 @@ for (const [name, spoil, says] of spoilings) {
   });
 }
 
-/** As another QEMU's, or another guest's. */
-const FOREIGN = `${"0".repeat(32)}.state`;
-
 test("killed -9 while a template is being made: nothing of it is left, and the next daemon makes it", { skip }, async () => {
   await node().daemon.stop();
-  await rm(templatesDir(), { recursive: true, force: true });
-  await mkdir(templatesDir(), { mode: 0o700 });
-  await writeFile(join(templatesDir(), FOREIGN), "made for another QEMU");
+  await rm(dir(), { recursive: true, force: true });
+  await mkdir(dir(), { mode: 0o700 });
+  await writeFile(join(dir(), foreignTemplate), "made for another QEMU");
   await node().startDaemon();
   await using pod = await runInVm();
   assert.equal(await beginningOf(pod), "guest-boot");
@@ -240,10 +228,10 @@ test("killed -9 while a template is being made: nothing of it is left, and the n
   await node().kill9();
   await waitFor("its processes to end", async () => (await makers()).length === 0, { timeoutMs: 2000 });
   await node().startDaemon();
-  assert.deepEqual(await readdir(templatesDir()), [FOREIGN]);
+  assert.deepEqual(await readdir(dir()), [foreignTemplate]);
   assert.equal((await pod.status()).state, PodSandboxState.SANDBOX_READY, "the pod that was its occasion goes on");
   const path = await template();
-  assert.deepEqual(await readdir(templatesDir()), [basename(path)], "what nobody can use is gone");
+  assert.deepEqual(await readdir(dir()), [basename(path)], "what nobody can use is gone");
 });
 
 test("a restart finds the template and makes no other", { skip }, async () => {
@@ -291,10 +279,10 @@ test('vm.template = "off": pods boot though a template is there, and none is mad
   await node().startDaemon();
   try {
     for (const isThere of [true, false]) {
-      if (!isThere) await rm(templatesDir(), { recursive: true });
+      if (!isThere) await rm(dir(), { recursive: true });
       await using pod = await runInVm();
       assert.equal(await beginningOf(pod), "guest-boot");
-      assert.deepEqual([existsSync(templatesDir()), await makers()], [isThere, []]);
+      assert.deepEqual([existsSync(dir()), await makers()], [isThere, []]);
     }
   } finally {
     await node().daemon.stop();
