@@ -20,7 +20,8 @@ const parts = await spoilableParts();
 const { guestDir, qemuPath } = parts;
 // Before the node's own end: a leak found there would leave these too.
 after(() => parts[Symbol.asyncDispose]());
-const node = useNode({ pods: "both", config: { vm: { qemu_path: qemuPath, guest_dir: guestDir } } });
+// A template that is being made is a process of no pod: what is left could not be told from it.
+const node = useNode({ pods: "both", config: { vm: { qemu_path: qemuPath, guest_dir: guestDir, template: "off" } } });
 
 async function runInVm(config: PodSandboxConfig): Promise<Pod> {
   const { runtime } = node().clients;
