@@ -111,8 +111,14 @@ export function kubeletScenarios(mode: "flat" | "microvm"): void {
   test("logs through the kubelet: whole, the end, one that is followed", async () => {
     const web = await kubelet.pod("web");
     const lines = (await kubelet.api.logs(web, "reader")).trimEnd().split("\n");
+    const numbered = Array.from({ length: 100 }, (_, index) => `line ${index + 1}`);
+    // Each stream is in order; between two pipes there is none.
+    assert.deepEqual(
+      lines.filter((line) => line !== "to stderr"),
+      numbered,
+    );
     assert.equal(lines.length, 101);
-    assert.equal(await kubelet.api.logs(web, "reader", "tailLines=2"), "line 100\nto stderr\n");
+    assert.equal(await kubelet.api.logs(web, "reader", "tailLines=2"), `${lines.slice(-2).join("\n")}\n`);
     assert.match(await kubelet.api.logs(web, "server"), /^serving\n/);
     const crashed = await kubelet.pod("crashes-once");
     assert.equal(await kubelet.api.logs(crashed, "main", "previous=true"), "the first run\n");
