@@ -215,8 +215,9 @@ async function openVmm(
   stack: AsyncDisposableStack,
   { virtualization, log }: { readonly virtualization: NodeVirtualization; readonly log: Log },
 ): Promise<QemuVmm> {
-  const { defaultMemoryBytes: memoryBytes, defaultVcpus: vcpus, template } = config.vm;
+  const { defaultMemoryBytes: memoryBytes, defaultVcpus: vcpus, template, accelerator } = config.vm;
   const options = { defaults: { memoryBytes, vcpus }, hostCpus: availableParallelism() };
-  if (template === "off") return new QemuVmm(options, virtualization);
+  // Nothing is translated elsewhere, and "auto" never emulates.
+  if (template === "off" || accelerator !== "tcg") return new QemuVmm(options, virtualization);
   return new QemuVmm(options, virtualization, stack.use(await MachineTemplates.open(join(config.root, "vm-templates"), { log })));
 }

@@ -2,22 +2,10 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { MachineDirs, MachineNeeds } from "../runtime/ports.ts";
 import type { BootParts } from "./boot-parts.ts";
+import { testParts as parts, testPart } from "./boot-test-parts.ts";
 import { LAYER_SLOTS, layerSlot } from "./description.ts";
 import { QemuVmm } from "./vmm.ts";
 
-const part = (name: string) => ({ path: `/guest/${name}`, version: "1", sizeBytes: 1, dataBytes: 1, sha256: "0" });
-const parts: BootParts = {
-  accelerator: { kind: "tcg", hostTscKhz: 2_445_406 },
-  qemu: { path: "/usr/bin/qemu", version: "7.2.0", identity: "1" },
-  files: {
-    directory: "/guest",
-    kernelRelease: "6.12",
-    auraedVersion: "1",
-    kernelArguments: { always: ["quiet"], tcg: ["mitigations=off"] },
-    parts: { kernel: part("vmlinux"), system: { ...part("system.erofs"), sizeBytes: 2 ** 21 }, scratch: part("scratch.img") },
-    initrd: undefined,
-  },
-};
 const kvmParts: BootParts = { ...parts, accelerator: { kind: "kvm" } };
 const dirs: MachineDirs = { stateDir: "/run/aurae-cri/pods/0123456789abcdef", rootDir: "/var/lib/aurae-cri/pods/0123456789abcdef" };
 const options = { defaults: { memoryBytes: 512 * 2 ** 20, vcpus: 1 }, hostCpus: 4 };
@@ -128,7 +116,7 @@ test("the pod's directories are the host's business: QEMU knows the paths of its
 });
 
 test("a kernel that needs an initrd gets it; the system disk is mapped, read-only", () => {
-  const found = { ...parts, files: { ...parts.files, initrd: part("initrd") } };
+  const found = { ...parts, files: { ...parts.files, initrd: testPart("initrd") } };
   const { args, files } = vmm(found).plan({ resources: undefined, overhead: undefined }).launch(dirs);
   assert.equal(valueOf(args, "-initrd"), "/initrd");
   assert.deepEqual(files.at(-1), { hostPath: "/guest/initrd", path: "/initrd" });

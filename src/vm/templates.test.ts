@@ -10,6 +10,7 @@ import { messageOf } from "../lib/coded-error.ts";
 import type { Log } from "../lib/log.ts";
 import { silentLog } from "../lib/log.ts";
 import { findBootParts } from "./boot-parts.ts";
+import { testPart, testParts } from "./boot-test-parts.ts";
 import { resolveVmOptions } from "./options.ts";
 import { type Blueprint, MachineTemplates, templateKey } from "./templates.ts";
 
@@ -19,27 +20,10 @@ const builtGuest = new URL("../../build/guest", import.meta.url).pathname;
 const noGuest =
   existsSync(realQemu) && existsSync(join(builtGuest, "manifest.json")) ? false : "needs QEMU and build/guest: run `make build`";
 
-const part = (name: string) => ({ path: `/guest/${name}`, version: "1", sizeBytes: 1, dataBytes: 1, sha256: name });
 const blueprint: Blueprint = {
-  machine: {
-    accelerator: { kind: "tcg", hostTscKhz: 2_000_000 },
-    memoryMib: 512,
-    vcpus: 1,
-    systemBytes: 2 ** 21,
-    beginning: "boot",
-  },
-  parts: {
-    accelerator: { kind: "tcg", hostTscKhz: 2_000_000 },
-    qemu: { path: "/bin/false", version: "7.2.0", identity: "1" },
-    files: {
-      directory: "/guest",
-      kernelRelease: "6.12",
-      auraedVersion: "1",
-      kernelArguments: { always: ["quiet"], tcg: ["mitigations=off"] },
-      parts: { kernel: part("vmlinux"), system: part("system.erofs"), scratch: part("scratch.img") },
-      initrd: undefined,
-    },
-  },
+  machine: { accelerator: testParts.accelerator, memoryMib: 512, vcpus: 1, systemBytes: 2 ** 21, beginning: "boot" },
+  // Nothing boots with this one.
+  parts: { ...testParts, qemu: { ...testParts.qemu, path: "/bin/false" } },
 };
 
 test("a template is of one QEMU, one machine and one guest", () => {
@@ -53,7 +37,7 @@ test("a template is of one QEMU, one machine and one guest", () => {
     // The guest was told the frequency.
     { machine: { ...machine, accelerator: { kind: "tcg", hostTscKhz: 2_000_001 } }, parts },
     { machine, parts: { ...parts, files: { ...files, kernelArguments: { always: [], tcg: [] } } } },
-    { machine, parts: { ...parts, files: { ...files, initrd: part("initrd") } } },
+    { machine, parts: { ...parts, files: { ...files, initrd: testPart("initrd") } } },
     ...(["kernel", "system", "scratch"] as const).map((name) => {
       const changed = { ...files.parts, [name]: { ...files.parts[name], sha256: "other" } };
       return { machine, parts: { ...parts, files: { ...files, parts: changed } } };
@@ -113,7 +97,7 @@ test("a machine that cannot be saved leaves a warning and nothing else, once", a
   await using directory = await mkdtempDisposable(join(tmpdir(), "templates-"));
   const scratch = join(directory.path, "scratch");
   await writeFile(scratch, "x");
-  const files = { ...blueprint.parts.files, parts: { ...blueprint.parts.files.parts, scratch: { ...part("scratch"), path: scratch } } };
+  const files = { ...blueprint.parts.files, parts: { ...blueprint.parts.files.parts, scratch: { ...testPart("scratch"), path: scratch } } };
   const { log, warnings } = warningsOnly();
   const dir = join(directory.path, "vm-templates");
   await using templates = await MachineTemplates.open(dir, { log });
