@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
 import { mkdir, readdir, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
+import { availableParallelism } from "node:os";
 import { basename, join } from "node:path";
 import { beforeEach, test } from "node:test";
 
@@ -177,11 +178,27 @@ async function assertHasStats(pod: Pod, container: Container): Promise<void> {
     assert.ok((value ?? 0n) > 0n, name);
 }
 
-test("a pod of another size boots, though a template is there", { skip }, async () => {
-  await template();
-  await using pod = await runInVm({ linux: { resources: { memoryLimitInBytes: 64n << 20n } } });
-  assert.equal(await beginningOf(pod), "guest-boot");
-  assert.equal((await (await pod.start()).exec(["/bin/echo", "works"])).stdout, "works\n");
+test("each size of pods has its template: the first pod boots, the next goes on", { skip }, async () => {
+  const usual = await template();
+  const resources = { memoryLimitInBytes: 64n << 20n, cpuQuota: 200_000n, cpuPeriod: 100_000n };
+  const sized = { linux: { resources } };
+  await using first = await runInVm(sized);
+  assert.equal(await beginningOf(first), "guest-boot", "though a template of another size is there");
+  const others = async () => (await readdir(dir())).filter((name) => name.endsWith(".state") && name !== basename(usual));
+  const [made = ""] = await waitFor("its template", async () => ((await others()).length > 0 ? others() : undefined), {
+    timeoutMs: 40_000,
+  });
+  await waitFor("the daemon to tell", async () =>
+    (await daemonLog(node().prefix)).some(({ message, path }) => message === MADE && path === join(dir(), made)),
+  );
+  await using next = await runInVm(sized);
+  await using usualPod = await runInVm();
+  for (const pod of [next, usualPod]) assert.equal(await beginningOf(pod), "guest-restore");
+  const looks = await (await next.start()).shell("grep -c ^processor /proc/cpuinfo; awk '/^MemTotal/ { print $2 }' /proc/meminfo");
+  const [processors, memoryKib] = looks.split("\n").map(Number);
+  assert.equal(processors, Math.min(2, availableParallelism()));
+  assert.ok(memoryKib !== undefined && memoryKib > 64 * 1024 && memoryKib < 200 * 1024, `${memoryKib} KiB`);
+  await rm(join(dir(), made));
 });
 
 /** What can happen to a file, and what QEMU says of it. */

@@ -135,7 +135,7 @@ export const schema: SchemaOf<Config> = {
       "template",
       choiceKind("auto", "off"),
       "auto",
-      "auto: under software emulation, where a boot is slow, a machine of the usual size is booted once and saved, and microVMs go on from it. off: every microVM boots.",
+      "auto: under software emulation, where a boot is slow, a machine of each size that pods have is booted once and saved, and microVMs go on from it. off: every microVM boots.",
     ),
     qemuPath: key(
       "qemu_path",

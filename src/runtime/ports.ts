@@ -284,17 +284,13 @@ export interface MachineResources {
   readonly cpuPeriodUs?: number;
 }
 
-/** How large a machine is, and what it costs the host. */
+/** How large a machine is. */
 export interface MachineSize {
   /** All of the guest's memory; a multiple of 2 MiB. */
   readonly memoryBytes: number;
   readonly vcpus: number;
   /** Part of it that the guest's kernel and auraed take: the containers have the rest. */
   readonly guestReserveBytes: number;
-  /** What QEMU takes beside the guest's memory. */
-  readonly vmmBytes: number;
-  /** For the cgroup that QEMU runs in: guest and QEMU. */
-  readonly hostLimitBytes: number;
 }
 
 /** A pod's own directories on the host, absolute. */

@@ -166,21 +166,22 @@ function templatesWith(savedStatePath: string | undefined) {
   };
 }
 
-test("a machine of the usual size goes on from a template, where boots are slow", async () => {
+test("a machine goes on from a template, where boots are slow", async () => {
   const none = { resources: undefined, overhead: undefined };
+  const limited = (memoryLimitBytes: number) => ({ resources: { memoryLimitBytes }, overhead: undefined });
   const { templates, told } = templatesWith("/var/lib/aurae-cri/vm-templates/0.state");
-  const plan = new QemuVmm(options, { parts: () => parts }, templates).plan(none);
-  const launch = plan.launch(dirs);
-  assert.ok(plan.restores);
-  assert.equal(launch.savedStatePath, "/var/lib/aurae-cri/vm-templates/0.state");
-  assert.equal(valueOf(launch.args, "-incoming"), "defer");
-  assert.match(valueOf(launch.args, "-append"), / aurae\.template /);
-  await plan.failed("QEMU ended with 1");
-  assert.deepEqual(told, ["QEMU ended with 1"]);
-
-  const larger = { resources: { memoryLimitBytes: 2 ** 30 }, overhead: undefined };
+  for (const needs of [none, limited(2 ** 30)]) {
+    const plan = new QemuVmm(options, { parts: () => parts }, templates).plan(needs);
+    const launch = plan.launch(dirs);
+    assert.ok(plan.restores);
+    assert.equal(launch.savedStatePath, "/var/lib/aurae-cri/vm-templates/0.state");
+    assert.equal(valueOf(launch.args, "-incoming"), "defer");
+    assert.match(valueOf(launch.args, "-append"), / aurae\.template /);
+    await plan.failed("QEMU ended with 1");
+    assert.deepEqual(told.splice(0), ["QEMU ended with 1"]);
+  }
   for (const [found, needs] of [
-    [parts, larger],
+    [parts, limited(2 ** 33)],
     [kvmParts, none],
   ] as const) {
     const boots = new QemuVmm(options, { parts: () => found }, templates).plan(needs);
@@ -191,10 +192,10 @@ test("a machine of the usual size goes on from a template, where boots are slow"
     boots.started();
     await boots.failed("QEMU ended with 2");
   }
-  assert.deepEqual(told, ["QEMU ended with 1"], "nobody wants a template of those, nor loses one by them");
+  assert.deepEqual(told, [], "nobody wants a template of those, nor loses one by them");
 });
 
-test("the first machine of the usual size boots, and wants a template for the next", async () => {
+test("the first machine of a size boots, and wants a template for the next", async () => {
   const { templates, told } = templatesWith(undefined);
   const plan = new QemuVmm(options, { parts: () => parts }, templates).plan({ resources: undefined, overhead: undefined });
   assert.ok(!plan.restores && !valueOf(plan.launch(dirs).args, "-append").includes("template"));

@@ -45,20 +45,23 @@ const DEFAULT_PERIOD_US = 100_000;
 
 /** Throws ERR_VM_TOO_SMALL and ERR_VM_TOO_LARGE, with the field to change. Pure. */
 export function sizeMachine(needs: MachineNeeds, defaults: SizeDefaults, host: SizeHost): MachineSize {
-  const vmmBytes = host.accelerator === "tcg" ? VMM_TCG_BYTES : VMM_BYTES;
-  const memory = sizeMemory(needs, defaults, vmmBytes);
-  return { ...memory, vcpus: countVcpus(needs, defaults, host), vmmBytes, hostLimitBytes: memory.memoryBytes + vmmBytes };
+  return { ...sizeMemory(needs, defaults, vmmBytes(host.accelerator)), vcpus: countVcpus(needs, defaults, host) };
 }
 
-type Memory = Pick<MachineSize, "memoryBytes" | "guestReserveBytes">;
+/** What QEMU takes beside the guest's memory, in the same cgroup: what a RuntimeClass's overhead is for. */
+export function vmmBytes(accelerator: "kvm" | "tcg"): number {
+  return accelerator === "tcg" ? VMM_TCG_BYTES : VMM_BYTES;
+}
 
-function sizeMemory({ resources, overhead }: MachineNeeds, defaults: SizeDefaults, vmmBytes: number): Memory {
+type Memory = Omit<MachineSize, "vcpus">;
+
+function sizeMemory({ resources, overhead }: MachineNeeds, defaults: SizeDefaults, forVmmBytes: number): Memory {
   const limit = limitOf(resources);
   if (limit === undefined) return defaultMemory(defaults.memoryBytes, overhead);
   const field = "linux.resources.memory_limit_in_bytes";
   if (limit < LEAST_POD_BYTES) throw tooSmall(field, limit, LEAST_POD_BYTES);
   // The overhead pays for QEMU first. What it has beyond is the guest's, whose kernel takes at least the reserve.
-  const given = (limitOf(overhead) ?? 0) - vmmBytes;
+  const given = (limitOf(overhead) ?? 0) - forVmmBytes;
   const memoryBytes = alignUp(limit + Math.max(reserveFor(limit), given));
   if (memoryBytes > MAX_MEMORY_BYTES) throw tooLarge(field, limit);
   return { memoryBytes, guestReserveBytes: memoryBytes - limit };

@@ -63,7 +63,7 @@ test("what an earlier daemon made is found, what it did not finish is removed", 
 
   for (let pod = 0; pod < 2; pod++) await templates.giveUp(blueprint, "QEMU ended with 1");
   assert.equal(warnings.length, 1, "of pods that fail together the first says so");
-  assert.match(warnings[0] ?? "", /removed: every microVM boots.*QEMU ended with 1/);
+  assert.match(warnings[0] ?? "", /removed: microVMs of its size boot.*QEMU ended with 1/);
   assert.equal(templates.find(blueprint), undefined);
   assert.deepEqual(await readdir(dir), []);
   templates.want(blueprint);
@@ -93,25 +93,46 @@ function warningsOnly(): { readonly log: Log; readonly warnings: readonly string
   return { log, warnings };
 }
 
+/** Its machine ends before it can be saved. */
+async function unluckyBlueprint(directory: string): Promise<Blueprint> {
+  const path = join(directory, "scratch");
+  await writeFile(path, "x");
+  const { parts } = blueprint;
+  const files = { ...parts.files, parts: { ...parts.files.parts, scratch: { ...testPart("scratch"), path } } };
+  return { ...blueprint, parts: { ...parts, files } };
+}
+
 test("a machine that cannot be saved leaves a warning and nothing else, once", async () => {
   await using directory = await mkdtempDisposable(join(tmpdir(), "templates-"));
-  const scratch = join(directory.path, "scratch");
-  await writeFile(scratch, "x");
-  const files = { ...blueprint.parts.files, parts: { ...blueprint.parts.files.parts, scratch: { ...testPart("scratch"), path: scratch } } };
+  const unlucky = await unluckyBlueprint(directory.path);
   const { log, warnings } = warningsOnly();
   const dir = join(directory.path, "vm-templates");
   await using templates = await MachineTemplates.open(dir, { log });
-  const unlucky = { ...blueprint, parts: { ...blueprint.parts, files } };
   templates.want(unlucky);
   while (warnings.length === 0) await sleep(5, undefined, { signal });
   templates.want(unlucky);
   await templates[Symbol.asyncDispose]();
   assert.equal(warnings.length, 1);
-  assert.match(warnings[0] ?? "", /every microVM boots.*to be saved ended/);
+  assert.match(warnings[0] ?? "", /microVMs of its size boot.*to be saved ended/);
   assert.deepEqual(await readdir(dir), []);
 });
 
-async function realBlueprint(): Promise<Blueprint> {
+test("one is made at a time: the next size has to be asked for again", async () => {
+  await using directory = await mkdtempDisposable(join(tmpdir(), "templates-"));
+  const one = await unluckyBlueprint(directory.path);
+  const other = { ...one, machine: { ...one.machine, vcpus: 2 } };
+  const { log, warnings } = warningsOnly();
+  await using templates = await MachineTemplates.open(join(directory.path, "vm-templates"), { log });
+  templates.want(one);
+  templates.want(other);
+  while (warnings.length === 0) await sleep(5, undefined, { signal });
+  await sleep(50);
+  assert.equal(warnings.length, 1);
+  templates.want(other);
+  while (warnings.length === 1) await sleep(5, undefined, { signal });
+});
+
+async function realBlueprint(memoryMib = 128): Promise<Blueprint> {
   const options = resolveVmOptions({
     accelerator: "tcg",
     qemuPath: realQemu,
@@ -123,20 +144,28 @@ async function realBlueprint(): Promise<Blueprint> {
   });
   const parts = await findBootParts({ ...options, accelerator: "tcg" }, { signal });
   const { accelerator, files } = parts;
-  return { machine: { accelerator, memoryMib: 128, vcpus: 1, systemBytes: files.parts.system.sizeBytes, beginning: "boot" }, parts };
+  return { machine: { accelerator, memoryMib, vcpus: 1, systemBytes: files.parts.system.sizeBytes, beginning: "boot" }, parts };
 }
 
-test("the real guest is saved, and replaces the template of another machine", { skip: noGuest }, async () => {
+test("the real guest is saved beside those of other sizes: what nobody can use, and what was not used for longest, goes", {
+  skip: noGuest,
+}, async () => {
   await using directory = await mkdtempDisposable(join(tmpdir(), "templates-"));
   const dir = join(directory.path, "vm-templates");
   await mkdir(dir);
-  await writeFile(join(dir, `${"0".repeat(32)}.state`), "of an older QEMU");
   const real = await realBlueprint();
+  const sizes = await Promise.all([...Array(8).keys()].map((index) => realBlueprint(256 + 2 * index)));
+  const foreign = { ...real, parts: { ...real.parts, qemu: { ...real.parts.qemu, version: "6.9" } } };
+  for (const one of [...sizes, foreign]) await writeFile(join(dir, `${templateKey(one)}.state`), "");
   await using templates = await MachineTemplates.open(dir, { log: silentLog });
+  // Used again, all but the second.
+  for (const [index, size] of sizes.entries()) if (index !== 1) assert.ok(templates.find(size));
   templates.want(real);
   while (templates.find(real) === undefined) await sleep(20, undefined, { signal });
   const path = templates.find(real) ?? "";
-  assert.deepEqual(await readdir(dir), [`${templateKey(real)}.state`]);
+  await templates[Symbol.asyncDispose]();
+  const kept = [real, ...sizes.toSpliced(1, 1)].map((one) => `${templateKey(one)}.state`);
+  assert.deepEqual((await readdir(dir)).sort(), kept.sort());
   const { size, mode } = await stat(path);
   assert.equal(mode & 0o777, 0o600);
   // What the guest has used of its memory; the system disk is not in it.

@@ -15,7 +15,9 @@ import { qemuArgs } from "./qemu-args.ts";
 import { saveMachine } from "./save-machine.ts";
 
 /** Changes with what a template is, besides QEMU, its arguments and the guest's files. */
-const FORMAT_VERSION = 1;
+const FORMAT_VERSION = 2;
+/** Pods have few sizes, and a template takes some 40 MB. */
+const KEPT = 8;
 const STATE_SUFFIX = ".state";
 const UNFINISHED_PREFIX = "new-";
 /** A boot under emulation on a busy node, and the writing of what the guest has used. */
@@ -30,16 +32,18 @@ export interface Blueprint {
 }
 
 /**
- * Machines that were booted once and saved before they were anybody's: DIR/KEY.state, where the key is of everything that a machine begins
- * with. Made in the background, one attempt in a daemon's life; without one a machine boots.
+ * Machines that were booted once and saved before they were anybody's, one for each size that pods have: DIR/KEY.state, where the key is of
+ * everything that a machine begins with. Made in the background, one attempt in a daemon's life; without one a machine boots.
  */
 export class MachineTemplates implements AsyncDisposable {
   readonly #dir: string;
   readonly #log: Log;
   readonly #closing = new AbortController();
+  /** Keys, the one that was not used for longest first. */
   readonly #ready: Set<string>;
   readonly #tried = new Set<string>();
-  #work: Promise<void> = Promise.resolve();
+  /** What is being made. */
+  #work: Promise<void> | undefined;
 
   private constructor(dir: string, ready: Set<string>, log: Log) {
     this.#dir = dir;
@@ -61,20 +65,25 @@ export class MachineTemplates implements AsyncDisposable {
     const key = templateKey(blueprint);
     const path = this.#path(key);
     if (!this.#ready.has(key)) return undefined;
-    if (existsSync(path)) return path;
-    // An operator removed it: the next one is made.
     this.#ready.delete(key);
+    if (existsSync(path)) {
+      this.#ready.add(key);
+      return path;
+    }
+    // An operator removed it: the next one is made.
     this.#tried.delete(key);
     return undefined;
   }
 
-  /** Makes one behind the caller's back, unless that was tried before. */
+  /** Makes one behind the caller's back, unless that was tried before. One at a time: while another is made, a later machine of this size asks again. */
   want(blueprint: Blueprint): void {
     const key = templateKey(blueprint);
     const { signal } = this.#closing;
-    if (this.#ready.has(key) || this.#tried.has(key) || signal.aborted) return;
+    if (this.#ready.has(key) || this.#tried.has(key) || this.#work !== undefined || signal.aborted) return;
     this.#tried.add(key);
-    this.#work = this.#work.then(() => this.#make(key, blueprint, signal));
+    this.#work = this.#make(key, blueprint, signal).finally(() => {
+      this.#work = undefined;
+    });
   }
 
   /** No machine goes on from it any more. */
@@ -83,7 +92,7 @@ export class MachineTemplates implements AsyncDisposable {
     const path = this.#path(key);
     this.#tried.add(key);
     if (!this.#ready.delete(key)) return;
-    this.#log.warn("a template is of no use and is removed: every microVM boots, until a start of the daemon makes another", {
+    this.#log.warn("a template is of no use and is removed: microVMs of its size boot, until a start of the daemon makes another", {
       path,
       problem,
     });
@@ -104,31 +113,39 @@ export class MachineTemplates implements AsyncDisposable {
     const startMs = performance.now();
     try {
       await makeTemplate(blueprint, { dir: this.#dir, path: this.#path(key) }, signal);
-      await this.#removeOthers();
       this.#ready.add(key);
-      this.#log.info("microVMs start from a template", { path: this.#path(key), durationMs: Math.round(performance.now() - startMs) });
+      await this.#removeSurplus(key);
+      const { memoryMib, vcpus } = blueprint.machine;
+      const durationMs = Math.round(performance.now() - startMs);
+      this.#log.info("microVMs start from a template", { path: this.#path(key), memoryMib, vcpus, durationMs });
     } catch (error) {
-      if (!signal.aborted) this.#log.warn("no template could be made: every microVM boots", { directory: this.#dir }, error);
+      if (!signal.aborted) this.#log.warn("no template could be made: microVMs of its size boot", { directory: this.#dir }, error);
     }
   }
 
-  /** Of another QEMU, another guest or other defaults than this daemon's. */
-  async #removeOthers(): Promise<void> {
-    for (const other of this.#ready) await rm(this.#path(other), { force: true });
-    this.#ready.clear();
+  /** Those of another QEMU or another guest than this daemon's, and what is too much. Whoever has just found one uses it: it is the last to go. */
+  async #removeSurplus(made: string): Promise<void> {
+    const ground = (key: string) => key.split("-")[0];
+    const foreign = [...this.#ready].filter((key) => ground(key) !== ground(made));
+    const own = [...this.#ready].filter((key) => ground(key) === ground(made));
+    for (const key of [...foreign, ...own.slice(0, -KEPT)]) {
+      this.#ready.delete(key);
+      await rm(this.#path(key), { force: true });
+    }
   }
 }
 
-/** Everything that a saved machine depends on. */
+/** Everything that a saved machine depends on: GROUND-MACHINE, where the ground is what all machines of a node have in common. */
 export function templateKey({ machine, parts }: Blueprint): string {
   const { qemu, files } = parts;
   const { kernel, system, scratch } = files.parts;
   const guest = [kernel, system, scratch, files.initrd].map((part) => part?.sha256 ?? "none");
-  const args = templateArgs({ machine, parts }, "");
-  return createHash("sha256")
-    .update(JSON.stringify([FORMAT_VERSION, qemu.version, qemu.identity, args, guest]))
-    .digest("hex")
-    .slice(0, 32);
+  const ground = [FORMAT_VERSION, qemu.version, qemu.identity, guest];
+  return `${shortHash(ground)}-${shortHash(templateArgs({ machine, parts }, ""))}`;
+}
+
+function shortHash(value: unknown): string {
+  return createHash("sha256").update(JSON.stringify(value)).digest("hex").slice(0, 16);
 }
 
 function templateArgs({ machine, parts: { files } }: Blueprint, dir: string): readonly string[] {

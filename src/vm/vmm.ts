@@ -1,9 +1,7 @@
 import { join } from "node:path";
-import { isDeepStrictEqual } from "node:util";
 import type { ConnectOptions, Machine, MachineDirs, MachineLaunch, MachineNeeds, MachinePlan, MachineSize, Vmm } from "../runtime/ports.ts";
 import type { BootParts } from "./boot-parts.ts";
 import { type MachineDescription, podWiring, QMP_SOCKET_NAME } from "./description.ts";
-import { VmError } from "./errors.ts";
 import { QemuMachine } from "./machine.ts";
 import { qemuArgs } from "./qemu-args.ts";
 import { type SizeDefaults, sizeMachine } from "./sizing.ts";
@@ -12,8 +10,8 @@ import type { Blueprint, MachineTemplates } from "./templates.ts";
 /** Directory of the pod's state directory that QEMU has as its /run. A short name: the socket's path has 107 bytes in all. */
 const RUN_DIR_NAME = "vm";
 const SCRATCH_NAME = "scratch.img";
-
-const NO_NEEDS: MachineNeeds = { resources: undefined, overhead: undefined };
+/** Of a template's machine: beyond, going through its memory takes as long as a boot. */
+const TEMPLATE_MAX_MIB = 4096;
 
 export interface QemuVmmOptions {
   readonly defaults: SizeDefaults;
@@ -44,37 +42,24 @@ export class QemuVmm implements Vmm {
 
   plan(needs: MachineNeeds): MachinePlan {
     const parts = this.#modules.parts();
-    const size = this.#size(needs, parts);
+    const { defaults, hostCpus: cpus } = this.#options;
+    const size = sizeMachine(needs, defaults, { accelerator: parts.accelerator.kind, cpus });
     const machine = describe(size, parts);
     const blueprint = { machine, parts };
-    // Only the size that most pods have, and only where it was measured: under KVM a boot is short.
-    const usual = parts.accelerator.kind === "tcg" && isDeepStrictEqual(machine, this.#usual(parts));
-    const savedStatePath = usual ? this.#templates.find(blueprint) : undefined;
+    // Under KVM a boot is short.
+    const templated = parts.accelerator.kind === "tcg" && machine.memoryMib <= TEMPLATE_MAX_MIB;
+    const savedStatePath = templated ? this.#templates.find(blueprint) : undefined;
     return {
       size,
       restores: savedStatePath !== undefined,
       launch: (dirs) => launchOf(blueprint, savedStatePath, dirs),
       started: () => {
-        if (usual) this.#templates.want(blueprint);
+        if (templated) this.#templates.want(blueprint);
       },
       failed: async (problem) => {
         if (savedStatePath !== undefined) await this.#templates.giveUp(blueprint, problem);
       },
     };
-  }
-
-  #size(needs: MachineNeeds, { accelerator }: BootParts): MachineSize {
-    return sizeMachine(needs, this.#options.defaults, { accelerator: accelerator.kind, cpus: this.#options.hostCpus });
-  }
-
-  /** The machine of a pod that asks for nothing; undefined when the defaults are such that it is refused. */
-  #usual(parts: BootParts): MachineDescription | undefined {
-    try {
-      return describe(this.#size(NO_NEEDS, parts), parts);
-    } catch (error) {
-      if (error instanceof VmError) return undefined;
-      throw error;
-    }
   }
 
   connect(stateDir: string, options: ConnectOptions): Promise<Machine> {
