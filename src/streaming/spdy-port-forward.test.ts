@@ -2,11 +2,13 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 
-import { ECHO_PORT, GREETING_PORT } from "../runtime/fake-auraed.ts";
+import { portOf } from "../agent/fake-auraed.ts";
 import { controlFrame, FLAG_FIN, RST_STREAM } from "./spdy/frames.ts";
 import { SpdyTestClient, switched } from "./spdy-test-client.ts";
 import { connectTo, POD_ID, TestBed } from "./test-bed.ts";
 
+const ECHO_PORT = portOf("echo");
+const GREETING_PORT = portOf("greet");
 const request = { kind: "portforward", podId: POD_ID, ports: [] } as const;
 
 async function connect(bed: TestBed): Promise<SpdyTestClient> {
