@@ -1,7 +1,7 @@
 import { lstat, readdir, realpath, stat } from "node:fs/promises";
 import { join } from "node:path";
 
-/** A device node of the host as it is to appear in a container. */
+/** A device node as it is to appear in a container. */
 export interface DeviceNode {
   readonly containerPath: string;
   readonly type: "b" | "c";
@@ -22,6 +22,7 @@ const OWN_NODES = new Set(["console"]);
 export interface DeviceRequest {
   readonly hostPath: string;
   readonly containerPath: string;
+  /** Some of r, w and m. */
   readonly permissions: string;
 }
 

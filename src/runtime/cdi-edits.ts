@@ -1,6 +1,6 @@
+import type { DeviceNode } from "../host/devices.ts";
 import type { ContainerUser } from "./container.ts";
 import type { ContainerConfig, EnvVar, MountPropagation, MountRequest } from "./container-config.ts";
-import type { DeviceNode } from "./oci-input.ts";
 import type { OciHooks, OciMount } from "./oci-types.ts";
 import type { CdiEdits, CdiMount } from "./ports.ts";
 

@@ -1,3 +1,4 @@
+import type { DeviceRequest } from "../host/devices.ts";
 import type {
   IdMapping,
   NamespaceModes,
@@ -69,13 +70,6 @@ export type MountSource =
   | { readonly type: "image"; readonly image: string; readonly subPath: string };
 
 export type MountPropagation = "private" | "host-to-container" | "bidirectional";
-
-export interface DeviceRequest {
-  readonly containerPath: string;
-  readonly hostPath: string;
-  /** Some of r, w and m. */
-  readonly permissions: string;
-}
 
 export interface ContainerSecurity {
   readonly privileged: boolean;

@@ -1,14 +1,13 @@
 import { mkdir, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-
 import { GuestServiceService } from "../../api/gen/aurae/guest/v0/guest.ts";
 import { VmServiceService, type Volume } from "../../api/gen/aurae/supervisor/v0/vm.ts";
+import type { DeviceNode, DeviceRequest } from "../host/devices.ts";
 import { failpoint } from "../lib/failpoint.ts";
 import { withCdi } from "./cdi-edits.ts";
-import type { DeviceRequest } from "./container-config.ts";
 import { GUEST_DEVICES, type Guest, guestDevice, guestPaths } from "./guest.ts";
 import { hostMountSources, withMountsBelow } from "./mount-sources.ts";
-import type { DeviceNode, HostFacts, MountSource } from "./oci-input.ts";
+import type { HostFacts, MountSource } from "./oci-input.ts";
 import type { OciSpec } from "./oci-types.ts";
 import type { NamespacePaths } from "./pod.ts";
 import type { PodFilePaths } from "./pod-directory.ts";

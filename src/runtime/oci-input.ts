@@ -1,3 +1,4 @@
+import type { DeviceNode } from "../host/devices.ts";
 import type { ContainerUser } from "./container.ts";
 import type { ContainerConfig } from "./container-config.ts";
 import type { OciRlimit } from "./oci-types.ts";
@@ -45,19 +46,6 @@ export interface MountSource {
   readonly mapped: boolean;
   /** It is kept from changes where it comes from, mount by mount: read-only here would take in what is writable below it. */
   readonly guarded: boolean;
-}
-
-export interface DeviceNode {
-  readonly containerPath: string;
-  readonly type: "b" | "c";
-  readonly major: number;
-  readonly minor: number;
-  /** Permission bits. */
-  readonly fileMode: number;
-  readonly uid: number;
-  readonly gid: number;
-  /** What the device cgroup allows: some of r, w and m. */
-  readonly permissions: string;
 }
 
 /** What the kernel that runs the container offers. */

@@ -1,5 +1,6 @@
+import type { DeviceNode } from "../host/devices.ts";
 import { invalid } from "./errors.ts";
-import type { DeviceNode, HostFacts, OciSpecInput } from "./oci-input.ts";
+import type { HostFacts, OciSpecInput } from "./oci-input.ts";
 import { cleanPath, rootfsPropagation } from "./oci-mounts.ts";
 import type { OciDevice, OciDeviceRule, OciLinux, OciNamespace, OciResources } from "./oci-types.ts";
 import type { Resources } from "./sandbox-config.ts";

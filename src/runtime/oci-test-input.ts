@@ -1,6 +1,7 @@
+import type { DeviceNode } from "../host/devices.ts";
 import { CAPABILITIES } from "./capabilities.ts";
 import type { ContainerConfig, MountRequest } from "./container-config.ts";
-import type { DeviceNode, HostFacts, OciSpecInput } from "./oci-input.ts";
+import type { HostFacts, OciSpecInput } from "./oci-input.ts";
 import type { ImageConfig } from "./ports.ts";
 import type { SandboxConfig } from "./sandbox-config.ts";
 

@@ -2,13 +2,13 @@ import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { describe, it } from "node:test";
 
-import { BEHAVIOURS, BehavingAuraed, type Behaviour } from "../agent/fake.ts";
+import { type Behaviour, FakeAuraed, portOf } from "../agent/fake-auraed.ts";
 import { SocketConnection } from "./pod-connection.ts";
 
 const never = new AbortController().signal;
 
-async function open(auraed: BehavingAuraed, behaviour: Behaviour, signal: AbortSignal = never): Promise<SocketConnection> {
-  return new SocketConnection(await auraed.dial(BEHAVIOURS.indexOf(behaviour) + 1), { signal });
+async function open(auraed: FakeAuraed, behaviour: Behaviour, signal: AbortSignal = never): Promise<SocketConnection> {
+  return new SocketConnection(await auraed.dial(portOf(behaviour)), { signal });
 }
 
 /** All the bytes; `onEnd` at the pod's half-close. */
@@ -20,7 +20,7 @@ async function read(connection: SocketConnection, onEnd: () => void): Promise<Bu
 
 describe("connection to a flat pod", { timeout: 60_000 }, () => {
   it("carries bytes both ways until both sides have half-closed", async () => {
-    await using auraed = await BehavingAuraed.start();
+    await using auraed = await FakeAuraed.listen();
     using connection = await open(auraed, "echo");
     const sent = randomBytes(3_000_000);
     let ended = false;
@@ -33,19 +33,19 @@ describe("connection to a flat pod", { timeout: 60_000 }, () => {
   });
 
   it("stays open for the client after the pod's half-close", async () => {
-    await using auraed = await BehavingAuraed.start();
+    await using auraed = await FakeAuraed.listen();
     using connection = await open(auraed, "end");
     const podEnded = Promise.withResolvers<void>();
     const reading = read(connection, podEnded.resolve);
     await podEnded.promise;
-    assert.equal(auraed.openCalls, 1);
+    assert.equal(auraed.open, 1);
     await connection.write(Buffer.from("late"));
     await connection.end();
     assert.equal((await reading).length, 0);
   });
 
   it("tells when the pod breaks it off, after what came before", async () => {
-    await using auraed = await BehavingAuraed.start();
+    await using auraed = await FakeAuraed.listen();
     using connection = await open(auraed, "break");
     const seen: string[] = [];
     const reading = (async () => {
@@ -56,7 +56,7 @@ describe("connection to a flat pod", { timeout: 60_000 }, () => {
   });
 
   it("is given up by the signal", async () => {
-    await using auraed = await BehavingAuraed.start();
+    await using auraed = await FakeAuraed.listen();
     const controller = new AbortController();
     using connection = await open(auraed, "deaf", controller.signal);
     const reading = read(connection, () => {});
@@ -64,6 +64,6 @@ describe("connection to a flat pod", { timeout: 60_000 }, () => {
     await reading;
     using late = await open(auraed, "echo", controller.signal);
     assert.equal((await read(late, () => {})).length, 0);
-    while (auraed.openCalls > 0) await new Promise((resolve) => setTimeout(resolve, 5));
+    while (auraed.open > 0) await new Promise((resolve) => setTimeout(resolve, 5));
   });
 });

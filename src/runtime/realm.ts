@@ -1,8 +1,8 @@
-import type { DeviceRequest } from "./container-config.ts";
+import type { DeviceNode, DeviceRequest } from "../host/devices.ts";
 import { FlatRealm } from "./flat-realm.ts";
 import { readySandbox } from "./lookup.ts";
 import { MicrovmRealm } from "./microvm-realm.ts";
-import type { DeviceNode, HostFacts, MountSource } from "./oci-input.ts";
+import type { HostFacts, MountSource } from "./oci-input.ts";
 import type { OciSpec } from "./oci-types.ts";
 import type { NamespacePaths } from "./pod.ts";
 import type { PodFilePaths } from "./pod-directory.ts";

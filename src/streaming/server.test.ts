@@ -88,9 +88,9 @@ describe("streaming server", { timeout: 20_000 }, () => {
 
   it("beyond the sessions that may be open, clients are asked to come again, and their address stays good", async () => {
     await using bed = await TestBed.open({ maxSessions: 2 });
-    const open = [connectTo(bed.url(execRequest(["wait"])), v4), connectTo(bed.url(execRequest(["wait"])), v4)];
+    const open = [connectTo(bed.url(execRequest(["deaf"])), v4), connectTo(bed.url(execRequest(["deaf"])), v4)];
     for (const socket of open) await once(socket, "data");
-    const url = bed.url(execRequest(["wait"]));
+    const url = bed.url(execRequest(["deaf"]));
     assert.match(await readAll(connectTo(url, v4)), /^HTTP\/1\.1 429 Too Many Requests\r\nRetry-After: 5\r\n/);
     for (const socket of open) socket.destroy();
     const answer = async () => {
@@ -107,7 +107,7 @@ describe("streaming server", { timeout: 20_000 }, () => {
   }, async () => {
     // `address` is checked by the configuration; here it stands for a pod that reaches a loopback address over a bridge with route_localnet.
     await using bed = await TestBed.open({ address: elsewhere?.address ?? "" });
-    assert.equal(await readAll(connectTo(bed.url(execRequest(["wait"])), v4)), "");
+    assert.equal(await readAll(connectTo(bed.url(execRequest(["deaf"])), v4)), "");
   });
 });
 

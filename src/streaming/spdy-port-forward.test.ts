@@ -2,11 +2,13 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 
-import { ECHO_PORT, GREETING_PORT } from "../runtime/fake-auraed.ts";
+import { portOf } from "../agent/fake-auraed.ts";
 import { controlFrame, FLAG_FIN, RST_STREAM } from "./spdy/frames.ts";
 import { SpdyTestClient, switched } from "./spdy-test-client.ts";
 import { connectTo, POD_ID, TestBed } from "./test-bed.ts";
 
+const ECHO_PORT = portOf("echo");
+const GREETING_PORT = portOf("greet");
 const request = { kind: "portforward", podId: POD_ID, ports: [] } as const;
 
 async function connect(bed: TestBed): Promise<SpdyTestClient> {
@@ -62,10 +64,10 @@ describe("port-forward over SPDY", { timeout: 60_000 }, () => {
   it("nobody listens: a word on that pair's error stream, and the others go on", async () => {
     await using bed = await TestBed.open();
     using client = await connect(bed);
-    const bad = await pair(client, 9, "1");
+    const bad = await pair(client, 65_535, "1");
     const good = await pair(client, ECHO_PORT, "2");
     await client.until(`fin ${bad.error}`);
-    assert.equal(client.text(bad.error), "cannot forward to port 9: port 9: connection refused");
+    assert.equal(client.text(bad.error), "cannot forward to port 65535: port 65535: connection refused");
     await client.until(`fin ${bad.data}`);
     client.send(good.data, "there");
     await client.until(`data ${good.data} there`);

@@ -51,7 +51,7 @@ describe("exec and attach over SPDY", { timeout: 60_000 }, () => {
 
   it("the end of stdin half-closes: what was sent comes back first", async () => {
     await using bed = await TestBed.open();
-    using client = await connect(bed, execRequest(["cat"], stdin), v4, ["error", "stdin", "stdout"]);
+    using client = await connect(bed, execRequest(["echo"], stdin), v4, ["error", "stdin", "stdout"]);
     client.send(3, "one ");
     client.send(3, "two", FLAG_FIN);
     await client.end();
@@ -61,7 +61,7 @@ describe("exec and attach over SPDY", { timeout: 60_000 }, () => {
 
   it("a terminal has its window before the program starts, and each later one", async () => {
     await using bed = await TestBed.open();
-    const request = execRequest(["sizes"], { terminal: true, stdin: true, stderr: false });
+    const request = execRequest(["echo"], { terminal: true, stdin: true, stderr: false });
     using client = await connect(bed, request, v4, ["error", "stdin", "stdout", "resize"]);
     client.send(7, '{"Width":80,"Height":24}');
     await client.until(/^data 5 80x24\n/);
@@ -74,7 +74,7 @@ describe("exec and attach over SPDY", { timeout: 60_000 }, () => {
 
   it("v1 and v2 wait for no window, and refuse one", async () => {
     await using bed = await TestBed.open();
-    const request = execRequest(["sizes"], { terminal: true, stdin: true, stderr: false });
+    const request = execRequest(["echo"], { terminal: true, stdin: true, stderr: false });
     for (const version of ["v2.channel.k8s.io", "channel.k8s.io"]) {
       using client = await connect(bed, request, version, ["error", "stdin", "stdout", "resize"]);
       await client.until("reset 7");
@@ -85,7 +85,7 @@ describe("exec and attach over SPDY", { timeout: 60_000 }, () => {
 
   it("a stream that is there already, of no known type or not asked for is reset; the session goes on", async () => {
     await using bed = await TestBed.open();
-    using client = await connect(bed, execRequest(["cat"], stdin), v4, ["error", "stdin", "stdin", "stderr", "nonsense", "stdout"]);
+    using client = await connect(bed, execRequest(["echo"], stdin), v4, ["error", "stdin", "stdin", "stderr", "nonsense", "stdout"]);
     for (const id of [5, 7, 9]) await client.until(`reset ${id}`);
     client.send(5, "lost");
     client.send(3, "kept", FLAG_FIN);
@@ -105,7 +105,7 @@ describe("exec and attach over SPDY", { timeout: 60_000 }, () => {
 
   it("a client that resets stdin only ends it", async () => {
     await using bed = await TestBed.open();
-    using client = await connect(bed, execRequest(["cat"], stdin), v4, ["error", "stdin", "stdout"]);
+    using client = await connect(bed, execRequest(["echo"], stdin), v4, ["error", "stdin", "stdout"]);
     client.send(3, "x");
     await client.until("data 5 x");
     client.write(controlFrame(RST_STREAM, 0, [3, 5]));
@@ -115,7 +115,7 @@ describe("exec and attach over SPDY", { timeout: 60_000 }, () => {
 
   it("pings of the client come back, also while a program runs", async () => {
     await using bed = await TestBed.open();
-    using client = await connect(bed, execRequest(["wait"]), v4, ["error", "stdout", "stderr"]);
+    using client = await connect(bed, execRequest(["deaf"]), v4, ["error", "stdout", "stderr"]);
     client.write(controlFrame(PING, 0, [41]));
     await client.until("ping 41");
   });
@@ -124,7 +124,7 @@ describe("exec and attach over SPDY", { timeout: 60_000 }, () => {
     await using bed = await TestBed.open();
     for (const broken of [Buffer.from("8002000100000000", "hex"), Buffer.from("80030001007fffff", "hex")]) {
       const before = bed.auraed.givenUp;
-      using client = await connect(bed, execRequest(["wait"]), v4, ["error", "stdout", "stderr"]);
+      using client = await connect(bed, execRequest(["deaf"]), v4, ["error", "stdout", "stderr"]);
       await until(() => bed.auraed.open === 1);
       client.write(broken);
       await client.end();
@@ -134,7 +134,7 @@ describe("exec and attach over SPDY", { timeout: 60_000 }, () => {
 
   it("a lost client gives the program up", async () => {
     await using bed = await TestBed.open();
-    using client = await connect(bed, execRequest(["wait"]), v4, ["error", "stdout", "stderr"]);
+    using client = await connect(bed, execRequest(["deaf"]), v4, ["error", "stdout", "stderr"]);
     await until(() => bed.auraed.open === 1);
     client.destroy();
     await until(() => bed.auraed.givenUp === 1 && bed.auraed.open === 0);
@@ -152,7 +152,7 @@ describe("exec and attach over SPDY", { timeout: 60_000 }, () => {
 
   it("an idle session ends; one with a byte now and then does not", async () => {
     await using bed = await TestBed.open({ idleTimeoutMs: 1000 });
-    using client = await connect(bed, execRequest(["cat"], stdin), v4, ["error", "stdin", "stdout"]);
+    using client = await connect(bed, execRequest(["echo"], stdin), v4, ["error", "stdin", "stdout"]);
     for (let round = 0; round < 8; round++) {
       client.send(3, "x");
       await delay(200);
@@ -164,7 +164,7 @@ describe("exec and attach over SPDY", { timeout: 60_000 }, () => {
 
   it("when the daemon stops, the client is told why", async () => {
     await using bed = await TestBed.open();
-    using client = await connect(bed, execRequest(["wait"]), v4, ["error", "stdout", "stderr"]);
+    using client = await connect(bed, execRequest(["deaf"]), v4, ["error", "stdout", "stderr"]);
     await until(() => bed.auraed.open === 1);
     await bed.stop();
     await client.end();
@@ -174,7 +174,7 @@ describe("exec and attach over SPDY", { timeout: 60_000 }, () => {
 
   it("what ends soon may end while the daemon stops", async () => {
     await using bed = await TestBed.open({ drainTimeoutMs: 10_000 });
-    using client = await connect(bed, execRequest(["cat"], stdin), v4, ["error", "stdin", "stdout"]);
+    using client = await connect(bed, execRequest(["echo"], stdin), v4, ["error", "stdin", "stdout"]);
     client.send(3, "x");
     await client.until("data 5 x");
     const stopping = bed.stop();

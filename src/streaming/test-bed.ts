@@ -4,10 +4,10 @@ import { createConnection, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 
+import { FakeAuraed } from "../agent/fake-auraed.ts";
 import { silentLog } from "../lib/log.ts";
 import type { ContainerRecord } from "../runtime/container.ts";
 import { fakePodRecord, fakeRuntime } from "../runtime/fake.ts";
-import { FakeAuraed } from "../runtime/fake-auraed.ts";
 import type { Sandbox } from "../runtime/pod.ts";
 import { Container, Pod, podStateDir } from "../runtime/runtime.ts";
 import type { ExecStreamRequest, StreamRequest, StreamUrls } from "../runtime/stream-request.ts";

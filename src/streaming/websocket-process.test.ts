@@ -4,9 +4,12 @@ import { describe, it } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 
 import { WebSocket } from "ws";
-import { ECHO_PORT, GREETING_PORT } from "../runtime/fake-auraed.ts";
+import { portOf } from "../agent/fake-auraed.ts";
 import type { StreamRequest } from "../runtime/stream-request.ts";
 import { CONTAINER_ID, execRequest, POD_ID, TestBed } from "./test-bed.ts";
+
+const ECHO_PORT = portOf("echo");
+const GREETING_PORT = portOf("greet");
 
 /** A client for tests: keeps what each channel got. */
 class Client implements Disposable {
@@ -78,7 +81,7 @@ describe("exec and attach over WebSocket", { timeout: 60_000 }, () => {
 
     it(`'${subprotocol}': input of any bytes comes back`, async () => {
       await using bed = await TestBed.open();
-      using client = await Client.open(bed, execRequest(["cat"], withStdin), subprotocol);
+      using client = await Client.open(bed, execRequest(["echo"], withStdin), subprotocol);
       const bytes = Buffer.from(Array.from({ length: 40_000 }, (_, index) => index % 256));
       client.send(0, bytes);
       client.send(0, "end");
@@ -89,22 +92,22 @@ describe("exec and attach over WebSocket", { timeout: 60_000 }, () => {
 
   it("the empty message comes on the lowest channel that is written", async () => {
     await using bed = await TestBed.open();
-    using errors = await Client.open(bed, execRequest(["cat"], { stdin: true, stdout: false }), "v4.channel.k8s.io");
+    using errors = await Client.open(bed, execRequest(["echo"], { stdin: true, stdout: false }), "v4.channel.k8s.io");
     await until(() => errors.messages.length > 0);
-    using silent = await Client.open(bed, execRequest(["cat"], { stdin: true, stdout: false, stderr: false }), "v4.channel.k8s.io");
+    using silent = await Client.open(bed, execRequest(["echo"], { stdin: true, stdout: false, stderr: false }), "v4.channel.k8s.io");
     await until(() => silent.messages.length > 0);
     assert.deepEqual([errors.messages[0]?.channel, silent.messages[0]?.channel], [2, 3]);
   });
 
   it("v5 half-closes stdin; in v4 the same message is none", async () => {
     await using bed = await TestBed.open();
-    using v5 = await Client.open(bed, execRequest(["cat"], withStdin), "v5.channel.k8s.io");
+    using v5 = await Client.open(bed, execRequest(["echo"], withStdin), "v5.channel.k8s.io");
     v5.send(0, "x");
     v5.send(255, Buffer.from([0]));
     assert.equal(await v5.end(), 1000);
     assert.equal(v5.text(1), "x");
     assert.match(v5.text(3), /Success/);
-    using v4 = await Client.open(bed, execRequest(["cat"], withStdin), "v4.channel.k8s.io");
+    using v4 = await Client.open(bed, execRequest(["echo"], withStdin), "v4.channel.k8s.io");
     v4.send(255, Buffer.from([0]));
     v4.send(0, "y");
     await v4.until(1, "y");
@@ -112,7 +115,7 @@ describe("exec and attach over WebSocket", { timeout: 60_000 }, () => {
 
   it("a terminal has its window", async () => {
     await using bed = await TestBed.open();
-    const request = execRequest(["sizes"], { terminal: true, ...withStdin });
+    const request = execRequest(["echo"], { terminal: true, ...withStdin });
     for (const subprotocol of ["v5.channel.k8s.io", "base64.channel.k8s.io"]) {
       using client = await Client.open(bed, request, subprotocol);
       client.send(4, '{"Width":80,"Height":24}');
@@ -124,7 +127,7 @@ describe("exec and attach over WebSocket", { timeout: 60_000 }, () => {
 
   it("channels that are none of the client's are ignored", async () => {
     await using bed = await TestBed.open();
-    using client = await Client.open(bed, execRequest(["cat"], withStdin), "v5.channel.k8s.io");
+    using client = await Client.open(bed, execRequest(["echo"], withStdin), "v5.channel.k8s.io");
     for (const channel of [1, 2, 3, 4, 9, 254]) client.send(channel, "noise");
     client.websocket.send(Buffer.alloc(0));
     client.send(0, "there");
@@ -133,7 +136,7 @@ describe("exec and attach over WebSocket", { timeout: 60_000 }, () => {
 
   it("a message in fragments is one; one of more than 1 MiB ends the connection", async () => {
     await using bed = await TestBed.open();
-    using client = await Client.open(bed, execRequest(["cat"], withStdin), "v5.channel.k8s.io");
+    using client = await Client.open(bed, execRequest(["echo"], withStdin), "v5.channel.k8s.io");
     client.websocket.send(Buffer.from([0, 0x61]), { fin: false });
     client.websocket.send(Buffer.from("bc"), { fin: true });
     await client.until(1, "abc");
@@ -144,7 +147,7 @@ describe("exec and attach over WebSocket", { timeout: 60_000 }, () => {
 
   it("pings are answered", async () => {
     await using bed = await TestBed.open();
-    using client = await Client.open(bed, execRequest(["wait"]), "v5.channel.k8s.io");
+    using client = await Client.open(bed, execRequest(["deaf"]), "v5.channel.k8s.io");
     const pong = once(client.websocket, "pong");
     client.websocket.ping("are you there");
     assert.equal(String((await pong)[0]), "are you there");
@@ -152,11 +155,11 @@ describe("exec and attach over WebSocket", { timeout: 60_000 }, () => {
 
   it("a lost client gives the program up, a client that is idle too", async () => {
     await using bed = await TestBed.open({ idleTimeoutMs: 700 });
-    using lost = await Client.open(bed, execRequest(["wait"]), "v5.channel.k8s.io");
+    using lost = await Client.open(bed, execRequest(["deaf"]), "v5.channel.k8s.io");
     await until(() => bed.auraed.open === 1);
     lost.websocket.terminate();
     await until(() => bed.auraed.givenUp === 1);
-    using idle = await Client.open(bed, execRequest(["wait"]), "v5.channel.k8s.io");
+    using idle = await Client.open(bed, execRequest(["deaf"]), "v5.channel.k8s.io");
     await idle.end();
     await until(() => bed.auraed.givenUp === 2);
   });
@@ -174,7 +177,7 @@ describe("exec and attach over WebSocket", { timeout: 60_000 }, () => {
 
   it("when the daemon stops, the client is told why", async () => {
     await using bed = await TestBed.open();
-    using client = await Client.open(bed, execRequest(["wait"]), "v5.channel.k8s.io");
+    using client = await Client.open(bed, execRequest(["deaf"]), "v5.channel.k8s.io");
     await until(() => bed.auraed.open === 1);
     await bed.stop();
     assert.equal(await client.end(), 1000);

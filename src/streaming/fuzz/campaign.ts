@@ -2,7 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 
-import { BehavingAuraed } from "../../agent/fake.ts";
+import { FakeAuraed } from "../../agent/fake-auraed.ts";
 import { type Log, type LogFields, silentLog } from "../../lib/log.ts";
 import type { Runtime } from "../../runtime/runtime.ts";
 import { openStreaming } from "../server.ts";
@@ -48,8 +48,8 @@ export interface Report {
  * seeds when something is thrown that nobody catches, when sessions, connections or calls outlive their clients, or when memory grows.
  */
 export async function fuzz(campaign: Campaign): Promise<Report> {
-  await using flat = await BehavingAuraed.start();
-  await using guest = await BehavingAuraed.start();
+  await using flat = await FakeAuraed.listen();
+  await using guest = await FakeAuraed.listen();
   const outcomes = new Map<string, number>();
   const options = { address: "127.0.0.1", port: 0, streamCreationTimeoutMs: 500, probeIntervalMs: 100 };
   let clockMs = 0;
@@ -69,7 +69,7 @@ export async function fuzz(campaign: Campaign): Promise<Report> {
     for (const script of scripts) void play(script, server.register(script.request)).then(() => playing--);
     await settled(scripts, () => playing === 0, { what: "clients", limitMs: PLAY_MS });
     await settled(scripts, () => server.openSessions === 0, { what: "sessions", limitMs: SETTLE_MS });
-    await settled(scripts, () => flat.openCalls + guest.openCalls === 0, { what: "calls to auraed", limitMs: SETTLE_MS });
+    await settled(scripts, () => flat.open + guest.open === 0, { what: "calls to auraed", limitMs: SETTLE_MS });
     await settled(scripts, () => connections() <= idle, { what: "connections", limitMs: SETTLE_MS });
     thrown.check();
     // Many a client never shows its token, and the server keeps so many of them and no more.
@@ -90,7 +90,7 @@ export async function fuzz(campaign: Campaign): Promise<Report> {
 }
 
 /** A running container in a flat pod, and a pod that is reached like a guest. */
-function runtimeWith(auraeds: { readonly flat: BehavingAuraed; readonly guest: BehavingAuraed }): Runtime {
+function runtimeWith(auraeds: { readonly flat: FakeAuraed; readonly guest: FakeAuraed }): Runtime {
   const [flatPod, guestPod] = POD_IDS.map((id, index) => {
     const { agent } = index === 0 ? auraeds.flat : auraeds.guest;
     const sandbox = index === 0 ? { namespaces: { network: "" } } : { guest: {} };

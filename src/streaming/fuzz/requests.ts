@@ -1,4 +1,4 @@
-import { BEHAVIOURS } from "../../agent/fake.ts";
+import { BEHAVIOURS } from "../../agent/fake-auraed.ts";
 import type { AttachStreamRequest, ExecStreamRequest, PortForwardStreamRequest } from "../../runtime/stream-request.ts";
 import type { Random } from "./random.ts";
 
