@@ -16,7 +16,7 @@ import { saveMachine } from "./save-machine.ts";
 
 /** Changes with what a template is, besides QEMU, its arguments and the guest's files. */
 const FORMAT_VERSION = 2;
-/** Pods have few sizes, and a template takes some 40 MB. */
+/** Pods have few sizes, and a template takes 30 to 100 MiB. */
 const KEPT = 8;
 const STATE_SUFFIX = ".state";
 const UNFINISHED_PREFIX = "new-";
