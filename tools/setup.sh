@@ -54,7 +54,7 @@ install_packages() {
     step "apt: ${#missing[@]} packages (${missing[*]})"
     apt_install "${missing[@]}"
   fi
-  has_rust || die "rustc on PATH is $(rustc --version 2>&1); $rust_minimum or later is needed: update it or take it off PATH"
+  has_rust || die "rustc on PATH is $(rustc --version 2>&1), and $rust_minimum or later is needed: Debian 12 has it in bookworm-security (is that suite in /etc/apt/sources.list?); update one of your own, or take it off PATH"
 }
 
 missing_packages() {
