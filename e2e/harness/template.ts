@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 
@@ -6,8 +7,12 @@ import type { PodOptions } from "./pod.ts";
 import type { Prefix } from "./prefix.ts";
 import { waitFor } from "./wait.ts";
 
-/** Name of a file that tests put there: the template of another QEMU, or of another guest. */
-export const foreignTemplate = `${"0".repeat(32)}.state`;
+/** A file that tests put there: the template of another QEMU, or of another guest. */
+const foreignState = "made for another QEMU";
+export const foreignTemplate = {
+  state: foreignState,
+  name: `${"0".repeat(16)}-${"0".repeat(16)}.${createHash("sha256").update(foreignState).digest("hex")}.state`,
+};
 
 export function templatesDir(prefix: Prefix): string {
   return join(prefix.rootDir, "vm-templates");
@@ -16,7 +21,7 @@ export function templatesDir(prefix: Prefix): string {
 /** Path of the saved machine that microVMs of the usual size go on from. */
 export async function findTemplate(prefix: Prefix): Promise<string | undefined> {
   const names = await readdir(templatesDir(prefix)).catch(() => []);
-  const name = names.find((candidate) => candidate.endsWith(".state") && candidate !== foreignTemplate);
+  const name = names.find((candidate) => candidate.endsWith(".state") && candidate !== foreignTemplate.name);
   return name === undefined ? undefined : join(templatesDir(prefix), name);
 }
 

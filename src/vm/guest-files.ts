@@ -1,11 +1,9 @@
-import { createHash } from "node:crypto";
-import { createReadStream } from "node:fs";
 import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { pipeline } from "node:stream/promises";
 import { z } from "zod";
 import { messageOf } from "../lib/coded-error.ts";
 import { VmError } from "./errors.ts";
+import { sumFile } from "./sum-file.ts";
 
 /** What the daemon and the guest's auraed must agree on beyond what protobuf forgives: another number cannot be driven. */
 export const CONTRACT_VERSION = 1;
@@ -166,20 +164,13 @@ async function checkPart(directory: string, wanted: ManifestPart, signal: AbortS
     const { size } = await stat(file);
     if (size !== wanted.sizeBytes) return flaw("corrupt", `has ${size} bytes, and the manifest says ${wanted.sizeBytes}`);
     if (wanted.dataBytes > size) return flaw("corrupt", `is smaller than the ${wanted.dataBytes} bytes of its checksum`);
-    const sha256 = await sumFile(file, wanted.dataBytes, signal);
+    const sha256 = await sumFile(file, wanted.dataBytes, { signal });
     return sha256 === wanted.sha256 ? undefined : flaw("corrupt", `has SHA-256 ${sha256}, and the manifest says ${wanted.sha256}`);
   } catch (error) {
     signal.throwIfAborted();
     if (isNotFound(error)) return flaw("missing", "not found");
     return flaw("corrupt", messageOf(error));
   }
-}
-
-async function sumFile(file: string, lengthBytes: number, signal: AbortSignal): Promise<string> {
-  const hash = createHash("sha256");
-  // Reading is what takes the time: few large pieces.
-  await pipeline(createReadStream(file, { end: lengthBytes - 1, highWaterMark: 1 << 20 }), hash, { signal });
-  return hash.digest("hex");
 }
 
 function isNotFound(error: unknown): boolean {

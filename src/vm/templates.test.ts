@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
 import { mkdir, mkdtempDisposable, readdir, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 
@@ -25,6 +26,11 @@ const blueprint: Blueprint = {
   // Nothing boots with this one.
   parts: { ...testParts, qemu: { ...testParts.qemu, path: "/bin/false" } },
 };
+
+/** File name of a template with this state. */
+function stateName(of: Blueprint, state: string): string {
+  return `${templateKey(of)}.${createHash("sha256").update(state).digest("hex")}.state`;
+}
 
 test("a template is of one QEMU, one machine and one guest", () => {
   const { machine, parts } = blueprint;
@@ -51,7 +57,7 @@ test("a template is of one QEMU, one machine and one guest", () => {
 test("what an earlier daemon made is found, what it did not finish is removed", async () => {
   await using directory = await mkdtempDisposable(join(tmpdir(), "templates-"));
   const dir = join(directory.path, "vm-templates");
-  const file = `${templateKey(blueprint)}.state`;
+  const file = stateName(blueprint, "whole");
   await mkdir(join(dir, "new-abc"), { recursive: true });
   await writeFile(join(dir, "new-abc", "state"), "half");
   await writeFile(join(dir, file), "whole");
@@ -71,9 +77,23 @@ test("what an earlier daemon made is found, what it did not finish is removed", 
   assert.deepEqual(await readdir(dir), [], "what failed is not tried again by this daemon");
 });
 
+test("a damaged one is removed, and told", async () => {
+  await using directory = await mkdtempDisposable(join(tmpdir(), "templates-"));
+  const other = { ...blueprint, machine: { ...blueprint.machine, vcpus: 2 } };
+  const damaged = join(directory.path, stateName(blueprint, "whole"));
+  const empty = join(directory.path, stateName(other, "whole"));
+  await writeFile(damaged, "whale");
+  await writeFile(empty, "");
+  const { log, warnings } = warningsOnly();
+  await using templates = await MachineTemplates.open(directory.path, { log });
+  assert.deepEqual(await readdir(directory.path), []);
+  for (const path of [damaged, empty]) assert.ok(warnings.some((warning) => warning.includes("damaged") && warning.includes(path)));
+  assert.equal(templates.find(blueprint), undefined);
+});
+
 test("a template that an operator removed is made anew", async () => {
   await using directory = await mkdtempDisposable(join(tmpdir(), "templates-"));
-  const path = join(directory.path, `${templateKey(blueprint)}.state`);
+  const path = join(directory.path, stateName(blueprint, "whole"));
   await writeFile(path, "whole");
   const { log, warnings } = warningsOnly();
   await using templates = await MachineTemplates.open(directory.path, { log });
@@ -156,7 +176,7 @@ test("the real guest is saved beside those of other sizes: what nobody can use, 
   const real = await realBlueprint();
   const sizes = await Promise.all([...Array(8).keys()].map((index) => realBlueprint(256 + 2 * index)));
   const foreign = { ...real, parts: { ...real.parts, qemu: { ...real.parts.qemu, version: "6.9" } } };
-  for (const one of [...sizes, foreign]) await writeFile(join(dir, `${templateKey(one)}.state`), "");
+  for (const one of [...sizes, foreign]) await writeFile(join(dir, stateName(one, "state")), "state");
   await using templates = await MachineTemplates.open(dir, { log: silentLog });
   // Used again, all but the second.
   for (const [index, size] of sizes.entries()) if (index !== 1) assert.ok(templates.find(size));
@@ -164,7 +184,7 @@ test("the real guest is saved beside those of other sizes: what nobody can use, 
   while (templates.find(real) === undefined) await sleep(20, undefined, { signal });
   const path = templates.find(real) ?? "";
   await templates[Symbol.asyncDispose]();
-  const kept = [real, ...sizes.toSpliced(1, 1)].map((one) => `${templateKey(one)}.state`);
+  const kept = [basename(path), ...sizes.toSpliced(1, 1).map((one) => stateName(one, "state"))];
   assert.deepEqual((await readdir(dir)).sort(), kept.sort());
   const { size, mode } = await stat(path);
   assert.equal(mode & 0o777, 0o600);

@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { createReadStream, createWriteStream, existsSync } from "node:fs";
-import { mkdir, mkdtemp, open, readdir, rename, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
 
@@ -13,12 +13,14 @@ import { templateError } from "./errors.ts";
 import type { GuestPart } from "./guest-files.ts";
 import { qemuArgs } from "./qemu-args.ts";
 import { saveMachine } from "./save-machine.ts";
+import { sumFile } from "./sum-file.ts";
 
 /** Changes with what a template is, besides QEMU, its arguments and the guest's files. */
 const FORMAT_VERSION = 2;
 /** Pods have few sizes, and a template takes 30 to 100 MiB. */
 const KEPT = 8;
-const STATE_SUFFIX = ".state";
+/** KEY.SHA256.state */
+const statePattern = /^([0-9a-f]{16}-[0-9a-f]{16})\.([0-9a-f]{64})\.state$/;
 const UNFINISHED_PREFIX = "new-";
 /** A boot under emulation on a busy node, and the writing of what the guest has used. */
 const TIMEOUT_MS = 60_000;
@@ -32,42 +34,53 @@ export interface Blueprint {
 }
 
 /**
- * Machines that were booted once and saved before they were anybody's, one for each size that pods have: DIR/KEY.state, where the key is of
- * everything that a machine begins with. Made in the background, one attempt in a daemon's life; without one a machine boots.
+ * Machines that were booted once and saved before they were anybody's, one for each size that pods have: DIR/KEY.SHA256.state, where the key is
+ * of everything that a machine begins with, and the sum of the state. Made in the background, one attempt in a daemon's life; without one a machine boots.
  */
 export class MachineTemplates implements AsyncDisposable {
   readonly #dir: string;
   readonly #log: Log;
   readonly #closing = new AbortController();
-  /** Keys, the one that was not used for longest first. */
-  readonly #ready: Set<string>;
+  /** Paths by key, the one that was not used for longest first. */
+  readonly #ready = new Map<string, string>();
   readonly #tried = new Set<string>();
   /** What is being made. */
   #work: Promise<void> | undefined;
 
-  private constructor(dir: string, ready: Set<string>, log: Log) {
+  private constructor(dir: string, log: Log) {
     this.#dir = dir;
-    this.#ready = ready;
     this.#log = log;
   }
 
-  /** Finds what is there, and removes what an earlier daemon did not finish. */
+  /** Finds what is whole, and removes what an earlier daemon did not finish and what is damaged. */
   static async open(dir: string, modules: { readonly log: Log }): Promise<MachineTemplates> {
     await mkdir(dir, { recursive: true, mode: 0o700 });
-    const names = await readdir(dir);
-    const states = names.filter((name) => name.endsWith(STATE_SUFFIX));
-    for (const name of names) if (!states.includes(name)) await rm(join(dir, name), { recursive: true, force: true });
-    return new MachineTemplates(dir, new Set(states.map((name) => name.slice(0, -STATE_SUFFIX.length))), modules.log);
+    const templates = new MachineTemplates(dir, modules.log);
+    for (const name of await readdir(dir)) await templates.#take(name);
+    return templates;
+  }
+
+  async #take(name: string): Promise<void> {
+    const path = join(this.#dir, name);
+    const [, key = "", sha256] = statePattern.exec(name) ?? [];
+    const isState = sha256 !== undefined;
+    // QEMU would go on from a damaged page as if nothing were.
+    if (isState && (await sumState(path, this.#closing.signal).catch(() => undefined)) === sha256) {
+      this.#ready.set(key, path);
+      return;
+    }
+    if (isState) this.#log.warn("a template is damaged and is removed: the next microVM of its size boots, and another is made", { path });
+    await rm(path, { recursive: true, force: true });
   }
 
   /** Path of the saved state that this machine can go on from. */
   find(blueprint: Blueprint): string | undefined {
     const key = templateKey(blueprint);
-    const path = this.#path(key);
-    if (!this.#ready.has(key)) return undefined;
+    const path = this.#ready.get(key);
+    if (path === undefined) return undefined;
     this.#ready.delete(key);
     if (existsSync(path)) {
-      this.#ready.add(key);
+      this.#ready.set(key, path);
       return path;
     }
     // An operator removed it: the next one is made.
@@ -89,9 +102,10 @@ export class MachineTemplates implements AsyncDisposable {
   /** No machine goes on from it any more. */
   async giveUp(blueprint: Blueprint, problem: string): Promise<void> {
     const key = templateKey(blueprint);
-    const path = this.#path(key);
+    const path = this.#ready.get(key);
     this.#tried.add(key);
-    if (!this.#ready.delete(key)) return;
+    if (path === undefined) return;
+    this.#ready.delete(key);
     this.#log.warn("a template is of no use and is removed: microVMs of its size boot, until a start of the daemon makes another", {
       path,
       problem,
@@ -105,19 +119,15 @@ export class MachineTemplates implements AsyncDisposable {
     await this.#work;
   }
 
-  #path(key: string): string {
-    return join(this.#dir, `${key}${STATE_SUFFIX}`);
-  }
-
   async #make(key: string, blueprint: Blueprint, signal: AbortSignal): Promise<void> {
     const startMs = performance.now();
     try {
-      await makeTemplate(blueprint, { dir: this.#dir, path: this.#path(key) }, signal);
-      this.#ready.add(key);
+      const path = await makeTemplate(blueprint, { dir: this.#dir, key }, signal);
+      this.#ready.set(key, path);
       await this.#removeSurplus(key);
       const { memoryMib, vcpus } = blueprint.machine;
       const durationMs = Math.round(performance.now() - startMs);
-      this.#log.info("microVMs start from a template", { path: this.#path(key), memoryMib, vcpus, durationMs });
+      this.#log.info("microVMs start from a template", { path, memoryMib, vcpus, durationMs });
     } catch (error) {
       if (!signal.aborted) this.#log.warn("no template could be made: microVMs of its size boot", { directory: this.#dir }, error);
     }
@@ -126,11 +136,10 @@ export class MachineTemplates implements AsyncDisposable {
   /** Those of another QEMU or another guest than this daemon's, and what is too much. Whoever has just found one uses it: it is the last to go. */
   async #removeSurplus(made: string): Promise<void> {
     const ground = (key: string) => key.split("-")[0];
-    const foreign = [...this.#ready].filter((key) => ground(key) !== ground(made));
-    const own = [...this.#ready].filter((key) => ground(key) === ground(made));
-    for (const key of [...foreign, ...own.slice(0, -KEPT)]) {
+    const { foreign = [], own = [] } = Object.groupBy(this.#ready, ([key]) => (ground(key) === ground(made) ? "own" : "foreign"));
+    for (const [key, path] of [...foreign, ...own.slice(0, -KEPT)]) {
       this.#ready.delete(key);
-      await rm(this.#path(key), { force: true });
+      await rm(path, { force: true });
     }
   }
 }
@@ -167,8 +176,12 @@ function templateArgs({ machine, parts: { files } }: Blueprint, dir: string): re
   return qemuArgs({ ...machine, beginning: "template" }, wiring, files.kernelArguments);
 }
 
-/** All or nothing at `path`. */
-async function makeTemplate(blueprint: Blueprint, to: { readonly dir: string; readonly path: string }, signal: AbortSignal): Promise<void> {
+/** All or nothing. Answers the state's path. */
+async function makeTemplate(
+  blueprint: Blueprint,
+  to: { readonly dir: string; readonly key: string },
+  signal: AbortSignal,
+): Promise<string> {
   const { qemu, files } = blueprint.parts;
   const dir = await mkdtemp(join(to.dir, UNFINISHED_PREFIX));
   try {
@@ -178,11 +191,17 @@ async function makeTemplate(blueprint: Blueprint, to: { readonly dir: string; re
     const atSign = () => saveMachine({ qmpPath: join(dir, "qmp.sock"), socketPath: join(dir, "state.sock"), statePath }, { signal });
     const { outcome, stdoutTail, stderrTail } = await runUntil(command, { signal, timeoutMs: TIMEOUT_MS, sign: SIGN, streams: 2, atSign });
     if (outcome !== "sign") throw templateError(`the machine to be saved ended with ${outcome}: ${stderrTail.trim() || stdoutTail.trim()}`);
-    await rename(statePath, to.path);
+    const path = join(to.dir, `${to.key}.${await sumState(statePath, signal)}.state`);
+    await rename(statePath, path);
     await syncDirectory(to.dir);
+    return path;
   } finally {
     await rm(dir, { recursive: true, force: true });
   }
+}
+
+async function sumState(path: string, signal: AbortSignal): Promise<string> {
+  return await sumFile(path, (await stat(path)).size, { signal });
 }
 
 async function copyWithHole({ path, dataBytes, sizeBytes }: GuestPart, to: string, signal: AbortSignal): Promise<void> {
