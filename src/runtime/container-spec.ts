@@ -3,11 +3,11 @@ import type { PrepareContainerResponse } from "../../api/gen/aurae/pod/v0/pod.ts
 import type { DeviceNode } from "../host/devices.ts";
 import { readDevice } from "../host/devices.ts";
 import { messageOf } from "../lib/coded-error.ts";
-import { withCdi, withCdiGroups, withCdiNodes } from "./cdi-edits.ts";
 import type { ContainerConfig } from "./container-config.ts";
 import { invalid, wrongState } from "./errors.ts";
-import { buildOciSpec } from "./oci-spec.ts";
-import type { OciSpec } from "./oci-types.ts";
+import { withCdi, withCdiGroups, withCdiNodes } from "./oci/cdi-edits.ts";
+import { buildOciSpec } from "./oci/spec.ts";
+import type { OciSpec } from "./oci/types.ts";
 import { podHostname } from "./pod-directory.ts";
 import type { Image } from "./ports.ts";
 import type { Realm, Wait } from "./realm.ts";

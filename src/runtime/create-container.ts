@@ -2,7 +2,6 @@ import { PodServiceService, type PrepareContainerResponse } from "../../api/gen/
 import { failpoint } from "../lib/failpoint.ts";
 import { newId } from "../lib/ids.ts";
 import { nowNs } from "../lib/time.ts";
-import { applyLateRefusal, findLateRefusal } from "./apply-late-refusal.ts";
 import type { ContainerRecord } from "./container.ts";
 import type { ContainerConfig } from "./container-config.ts";
 import { checkAgainstPod, checkHostDevices, specOf } from "./container-spec.ts";
@@ -10,6 +9,7 @@ import { RuntimeError } from "./errors.ts";
 import { containerFingerprint, containerName } from "./identity.ts";
 import { findImageVolumes, mountImageVolumes } from "./image-volumes.ts";
 import { getPod, readySandbox } from "./lookup.ts";
+import { applyLateRefusal, findLateRefusal } from "./placement/apply-late-refusal.ts";
 import type { Image } from "./ports.ts";
 import { type Realm, realmOf, type Wait } from "./realm.ts";
 import { discard } from "./remove-container.ts";

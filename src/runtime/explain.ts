@@ -1,5 +1,5 @@
 import type { ContainerRecord, ContainerState } from "./container.ts";
-import type { PlacementReason } from "./placement.ts";
+import type { PlacementReason } from "./placement/placement.ts";
 import type { CrashReason, PodRecord, PodState } from "./pod.ts";
 import type { PodMode } from "./ports.ts";
 import type { Phase } from "./timeline.ts";

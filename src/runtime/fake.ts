@@ -3,10 +3,10 @@ import { silentLog } from "../lib/log.ts";
 import { Turns } from "../lib/turns.ts";
 import { Events } from "./events.ts";
 import { Names } from "./names.ts";
-import { hostFacts, sandbox } from "./oci-test-input.ts";
+import { hostFacts, sandbox } from "./oci/test-input.ts";
+import { Refusals } from "./placement/refusals.ts";
 import type { PodRecord } from "./pod.ts";
 import type { Metrics, RecordWrite, Virtualization, VirtualizationReport } from "./ports.ts";
-import { Refusals } from "./refusals.ts";
 import type { Runtime, RuntimeOptions } from "./runtime.ts";
 
 // For tests of single operations: the rooms below are absent, and one that is called all the same fails loudly.

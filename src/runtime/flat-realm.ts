@@ -1,8 +1,8 @@
 import { containerCgroup } from "../host/cgroup-paths.ts";
 import { type DeviceNode, type DeviceRequest, listDevices, readDevice } from "../host/devices.ts";
-import { withCdi } from "./cdi-edits.ts";
 import { hostMountSources } from "./mount-sources.ts";
-import type { HostFacts, MountSource } from "./oci-input.ts";
+import { withCdi } from "./oci/cdi-edits.ts";
+import type { HostFacts, MountSource } from "./oci/input.ts";
 import type { NamespacePaths } from "./pod.ts";
 import { type PodFilePaths, podFilePaths } from "./pod-directory.ts";
 import type { Image } from "./ports.ts";

@@ -1,7 +1,7 @@
 import type { ConfigureResponse } from "../../api/gen/aurae/guest/v0/guest.ts";
 import type { DeviceNode } from "../host/devices.ts";
-import { CAPABILITIES } from "./capabilities.ts";
-import type { HostFacts } from "./oci-input.ts";
+import { CAPABILITIES } from "./oci/capabilities.ts";
+import type { HostFacts } from "./oci/input.ts";
 import type { NamespacePaths } from "./pod.ts";
 import type { PodFilePaths } from "./pod-directory.ts";
 

@@ -6,7 +6,7 @@ import type { ContainerRecord } from "./container.ts";
 import type { ContainerConfig } from "./container-config.ts";
 import { RuntimeError } from "./errors.ts";
 import { findImageVolumes, type ImageVolume, layerClaimsOf, mountImageVolumes } from "./image-volumes.ts";
-import { hostMount, container as plain } from "./oci-test-input.ts";
+import { hostMount, container as plain } from "./oci/test-input.ts";
 import type { Image, Images } from "./ports.ts";
 import type { Realm } from "./realm.ts";
 import type { Container } from "./runtime.ts";

@@ -9,12 +9,12 @@ import type { ContainerEvent, ContainerRecord } from "./container.ts";
 import { nextContainerState } from "./container.ts";
 import { containerEventsUntil, type EventKind, type Events, podEventsUntil } from "./events.ts";
 import type { Names } from "./names.ts";
-import type { HostFacts } from "./oci-input.ts";
-import type { PlacementPolicy } from "./placement.ts";
+import type { HostFacts } from "./oci/input.ts";
+import type { PlacementPolicy } from "./placement/placement.ts";
+import type { Refusals } from "./placement/refusals.ts";
 import type { PodEvent, PodRecord } from "./pod.ts";
 import { nextPodState } from "./pod.ts";
 import type { Cdi, Images, Metrics, Network, PodHistory, PodHost, Store, Virtualization, Vmm } from "./ports.ts";
-import type { Refusals } from "./refusals.ts";
 import type { Rates } from "./stats.ts";
 import type { UserNamespaceSupport } from "./user-namespace.ts";
 

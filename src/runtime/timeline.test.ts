@@ -4,7 +4,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { ContainerRecord } from "./container.ts";
 import { explainPod, withRemoved } from "./explain.ts";
 import { fakePodRecord, fakeRuntime } from "./fake.ts";
-import { container as containerConfig, sandbox } from "./oci-test-input.ts";
+import { container as containerConfig, sandbox } from "./oci/test-input.ts";
 import { Container, Pod } from "./runtime.ts";
 import { containerPhase, type Phase, podPhase, withPhase } from "./timeline.ts";
 

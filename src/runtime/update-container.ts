@@ -1,7 +1,7 @@
 import { PodServiceService } from "../../api/gen/aurae/pod/v0/pod.ts";
 import { wrongState } from "./errors.ts";
 import { getContainer } from "./lookup.ts";
-import { ociResources } from "./oci-linux.ts";
+import { ociResources } from "./oci/linux.ts";
 import { realmOf } from "./realm.ts";
 import type { Container, Runtime } from "./runtime.ts";
 import type { Resources } from "./sandbox-config.ts";

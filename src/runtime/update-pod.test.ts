@@ -3,7 +3,7 @@ import { suite, test } from "node:test";
 
 import { RuntimeError } from "./errors.ts";
 import type { Guest } from "./guest.ts";
-import { hostFacts } from "./oci-test-input.ts";
+import { hostFacts } from "./oci/test-input.ts";
 import { guestLimits } from "./update-pod.ts";
 
 const guest: Guest = {

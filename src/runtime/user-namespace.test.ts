@@ -3,7 +3,7 @@ import { describe, it } from "node:test";
 
 import type { ContainerConfig, MountRequest } from "./container-config.ts";
 import { RuntimeError } from "./errors.ts";
-import { container, hostMount, podNetworking, sandbox } from "./oci-test-input.ts";
+import { container, hostMount, podNetworking, sandbox } from "./oci/test-input.ts";
 import type { SandboxConfig, UserNamespace } from "./sandbox-config.ts";
 import { agentMappings, checkContainerUserNamespace, checkPodUserNamespace } from "./user-namespace.ts";
 

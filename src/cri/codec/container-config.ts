@@ -9,7 +9,6 @@ import {
   type Mount,
   Signal,
 } from "../../../api/gen/cri/v1/api.ts";
-import { CAPABILITIES } from "../../runtime/capabilities.ts";
 import type {
   CapabilityChanges,
   ContainerConfig,
@@ -20,6 +19,7 @@ import type {
   MountSource,
   UserRequest,
 } from "../../runtime/container-config.ts";
+import { CAPABILITIES } from "../../runtime/oci/capabilities.ts";
 import { parseSignal } from "../../runtime/stop-signal.ts";
 import { InvalidArgumentError } from "../errors.ts";
 import { absolutePath, known, optionalPath, requireId, requireMessage, sortedMap, unixId, withoutNul } from "./fields.ts";

@@ -5,7 +5,7 @@ import { ContainerStats, PodStats } from "../../../api/gen/aurae/pod/v0/pod.ts";
 import { MetricType, type PodSandboxMetrics } from "../../../api/gen/cri/v1/api.ts";
 import type { ContainerRecord } from "../../runtime/container.ts";
 import { fakePodRecord } from "../../runtime/fake.ts";
-import { container as plain } from "../../runtime/oci-test-input.ts";
+import { container as plain } from "../../runtime/oci/test-input.ts";
 import type { Container, Pod } from "../../runtime/runtime.ts";
 import type { PodSample } from "../../runtime/stats.ts";
 import { encodeMetricDescriptors, encodePodMetrics } from "./encode-metrics.ts";

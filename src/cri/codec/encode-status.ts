@@ -1,5 +1,5 @@
 import type { RuntimeCondition, RuntimeFeatures, RuntimeHandler } from "../../../api/gen/cri/v1/api.ts";
-import { HANDLERS } from "../../runtime/placement.ts";
+import { HANDLERS } from "../../runtime/placement/placement.ts";
 import type { VirtualizationReport } from "../../runtime/ports.ts";
 import type { Runtime } from "../../runtime/runtime.ts";
 

@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 
-import { buildOciSpec } from "../oci-spec.ts";
-import { type InputChanges, specInput } from "../oci-test-input.ts";
-import type { OciSeccomp } from "../oci-types.ts";
+import { buildOciSpec } from "../spec.ts";
+import { type InputChanges, specInput } from "../test-input.ts";
+import type { OciSeccomp } from "../types.ts";
 import { defaultProfile } from "./default-profile.ts";
 
 function seccompOf(changes: InputChanges): OciSeccomp | undefined {

@@ -1,11 +1,10 @@
 import { posix } from "node:path";
-
+import type { ContainerConfig, EnvVar } from "../container-config.ts";
+import { invalid } from "../errors.ts";
+import type { ImageConfig } from "../ports.ts";
 import { ociCapabilities } from "./capabilities.ts";
-import type { ContainerConfig, EnvVar } from "./container-config.ts";
-import { invalid } from "./errors.ts";
-import type { HostFacts, OciSpecInput } from "./oci-input.ts";
-import type { OciProcess } from "./oci-types.ts";
-import type { ImageConfig } from "./ports.ts";
+import type { HostFacts, OciSpecInput } from "./input.ts";
+import type { OciProcess } from "./types.ts";
 
 const DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 

@@ -1,10 +1,10 @@
-import type { DeviceNode } from "../host/devices.ts";
-import type { ContainerUser } from "./container.ts";
-import type { ContainerConfig } from "./container-config.ts";
-import type { OciRlimit } from "./oci-types.ts";
-import type { NamespacePaths } from "./pod.ts";
-import type { CdiEdits, ImageConfig } from "./ports.ts";
-import type { SandboxConfig } from "./sandbox-config.ts";
+import type { DeviceNode } from "../../host/devices.ts";
+import type { ContainerUser } from "../container.ts";
+import type { ContainerConfig } from "../container-config.ts";
+import type { NamespacePaths } from "../pod.ts";
+import type { CdiEdits, ImageConfig } from "../ports.ts";
+import type { SandboxConfig } from "../sandbox-config.ts";
+import type { OciRlimit } from "./types.ts";
 
 /** Everything the OCI spec of a container depends on. All paths are as the auraed that runs the container sees them. */
 export interface OciSpecInput {

@@ -1,11 +1,11 @@
-import { readMountSources } from "../host/mount-source.ts";
-import { withCdi } from "./cdi-edits.ts";
-import type { ContainerRecord } from "./container.ts";
-import { RuntimeError } from "./errors.ts";
+import { readMountSources } from "../../host/mount-source.ts";
+import type { ContainerRecord } from "../container.ts";
+import { RuntimeError } from "../errors.ts";
+import { withCdi } from "../oci/cdi-edits.ts";
+import type { Pod, Runtime } from "../runtime.ts";
+import { savePod } from "../save.ts";
 import { type LateRefusal, lateRefusal } from "./late-refusal.ts";
 import { mayFallFlat } from "./placement.ts";
-import type { Pod, Runtime } from "./runtime.ts";
-import { savePod } from "./save.ts";
 
 /** Looks at what is at the mounts' sources on the host, and answers like `lateRefusal`. For pods that are microVMs, before anything is made. */
 export async function findLateRefusal({ config, cdi }: Pick<ContainerRecord, "config" | "cdi">): Promise<LateRefusal | undefined> {

@@ -1,10 +1,9 @@
 import { posix } from "node:path";
-
+import type { MountPropagation, MountRequest } from "../container-config.ts";
+import type { IdMapping } from "../sandbox-config.ts";
 import { cdiFileSystems } from "./cdi-edits.ts";
-import type { MountPropagation, MountRequest } from "./container-config.ts";
-import type { OciSpecInput } from "./oci-input.ts";
-import type { OciIdMapping, OciMount } from "./oci-types.ts";
-import type { IdMapping } from "./sandbox-config.ts";
+import type { OciSpecInput } from "./input.ts";
+import type { OciIdMapping, OciMount } from "./types.ts";
 
 /**
  * The container's mounts, shallow ones first, so that none hides one asked for below it. A mount of the client replaces ours at the same

@@ -1,5 +1,5 @@
-import type { VirtualizationReport } from "./ports.ts";
-import type { SandboxConfig } from "./sandbox-config.ts";
+import type { VirtualizationReport } from "../ports.ts";
+import type { SandboxConfig } from "../sandbox-config.ts";
 
 /** Where a pod runs, with the reason an operator sees in status, log and metric. */
 export type Placement =

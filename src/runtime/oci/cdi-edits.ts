@@ -1,8 +1,8 @@
-import type { DeviceNode } from "../host/devices.ts";
-import type { ContainerUser } from "./container.ts";
-import type { ContainerConfig, EnvVar, MountPropagation, MountRequest } from "./container-config.ts";
-import type { OciHooks, OciMount } from "./oci-types.ts";
-import type { CdiEdits, CdiMount } from "./ports.ts";
+import type { DeviceNode } from "../../host/devices.ts";
+import type { ContainerUser } from "../container.ts";
+import type { ContainerConfig, EnvVar, MountPropagation, MountRequest } from "../container-config.ts";
+import type { CdiEdits, CdiMount } from "../ports.ts";
+import type { OciHooks, OciMount } from "./types.ts";
 
 /**
  * A container's configuration with what its CDI devices add to environment and mounts. Mounts keep their places; those of devices come

@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import { suite, test } from "node:test";
 
-import { sandbox as plainSandbox } from "./oci-test-input.ts";
+import { sandbox as plainSandbox } from "../oci/test-input.ts";
+import type { VirtualizationReport } from "../ports.ts";
+import type { NamespaceModes, SandboxConfig } from "../sandbox-config.ts";
 import { HANDLERS, mayFallFlat, type PlacementPolicy, place } from "./placement.ts";
-import type { VirtualizationReport } from "./ports.ts";
-import type { NamespaceModes, SandboxConfig } from "./sandbox-config.ts";
 
 const VERDICTS = {
   available: { state: "available", accelerator: "kvm", message: "" },

@@ -1,10 +1,9 @@
 import assert from "node:assert/strict";
 import { suite, test } from "node:test";
-
+import type { CdiEdits } from "../ports.ts";
 import { withCdi, withCdiGroups, withCdiNodes } from "./cdi-edits.ts";
-import { buildOciSpec } from "./oci-spec.ts";
-import { container, deviceNode, hostMount, specInput } from "./oci-test-input.ts";
-import type { CdiEdits } from "./ports.ts";
+import { buildOciSpec } from "./spec.ts";
+import { container, deviceNode, hostMount, specInput } from "./test-input.ts";
 
 const edits: CdiEdits = {
   env: ["A=device", "B=x=y"],

@@ -1,8 +1,8 @@
-import { isTimeout, withDeadline } from "../lib/abort.ts";
-import { RuntimeError } from "./errors.ts";
+import { isTimeout, withDeadline } from "../../lib/abort.ts";
+import { RuntimeError } from "../errors.ts";
+import type { Runtime } from "../runtime.ts";
+import type { SandboxConfig } from "../sandbox-config.ts";
 import { HANDLERS, type Placement, type PlacementInput, type PlacementRefusal, place } from "./placement.ts";
-import type { Runtime } from "./runtime.ts";
-import type { SandboxConfig } from "./sandbox-config.ts";
 
 /** Longer than a trial boot, and well below the kubelet's four minutes for RunPodSandbox. */
 const VERDICT_TIMEOUT_MS = 30_000;

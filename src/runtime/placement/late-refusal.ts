@@ -1,9 +1,9 @@
 import { posix } from "node:path";
 
-import type { MountSourceFacts } from "../host/mount-source.ts";
-import type { ContainerConfig } from "./container-config.ts";
-import { guestDevice } from "./guest.ts";
-import type { CdiEdits } from "./ports.ts";
+import type { MountSourceFacts } from "../../host/mount-source.ts";
+import type { ContainerConfig } from "../container-config.ts";
+import { guestDevice } from "../guest.ts";
+import type { CdiEdits } from "../ports.ts";
 
 /** Why a container cannot run in a microVM: what of it only the host's own kernel has. */
 export interface LateRefusal {

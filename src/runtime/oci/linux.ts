@@ -1,10 +1,10 @@
-import type { DeviceNode } from "../host/devices.ts";
-import { invalid } from "./errors.ts";
-import type { HostFacts, OciSpecInput } from "./oci-input.ts";
-import { cleanPath, rootfsPropagation } from "./oci-mounts.ts";
-import type { OciDevice, OciDeviceRule, OciLinux, OciNamespace, OciResources } from "./oci-types.ts";
-import type { Resources } from "./sandbox-config.ts";
+import type { DeviceNode } from "../../host/devices.ts";
+import { invalid } from "../errors.ts";
+import type { Resources } from "../sandbox-config.ts";
+import type { HostFacts, OciSpecInput } from "./input.ts";
+import { cleanPath, rootfsPropagation } from "./mounts.ts";
 import { ociSeccomp } from "./seccomp/seccomp.ts";
+import type { OciDevice, OciDeviceRule, OciLinux, OciNamespace, OciResources } from "./types.ts";
 
 /** `config.json`'s linux section. `capabilities` is the bounding set: it widens the default seccomp profile. */
 export function ociLinux(input: OciSpecInput, capabilities: readonly string[]): OciLinux {

@@ -1,12 +1,11 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-
+import { RuntimeError } from "../errors.ts";
 import { CAPABILITIES, ociCapabilities } from "./capabilities.ts";
-import { RuntimeError } from "./errors.ts";
-import { ociResources } from "./oci-linux.ts";
-import { buildOciSpec } from "./oci-spec.ts";
-import { deviceNode, hostFacts, hostMount, type InputChanges, podNetworking, specInput } from "./oci-test-input.ts";
-import type { OciSpec } from "./oci-types.ts";
+import { ociResources } from "./linux.ts";
+import { buildOciSpec } from "./spec.ts";
+import { deviceNode, hostFacts, hostMount, type InputChanges, podNetworking, specInput } from "./test-input.ts";
+import type { OciSpec } from "./types.ts";
 
 function specOf(changes: InputChanges): OciSpec {
   return buildOciSpec(specInput(changes));

@@ -1,9 +1,9 @@
-import type { DeviceNode } from "../host/devices.ts";
+import type { DeviceNode } from "../../host/devices.ts";
+import type { ContainerConfig, MountRequest } from "../container-config.ts";
+import type { ImageConfig } from "../ports.ts";
+import type { SandboxConfig } from "../sandbox-config.ts";
 import { CAPABILITIES } from "./capabilities.ts";
-import type { ContainerConfig, MountRequest } from "./container-config.ts";
-import type { HostFacts, OciSpecInput } from "./oci-input.ts";
-import type { ImageConfig } from "./ports.ts";
-import type { SandboxConfig } from "./sandbox-config.ts";
+import type { HostFacts, OciSpecInput } from "./input.ts";
 
 // A small pod with one container for the tests of the spec builder; each part may be overridden.
 

@@ -1,4 +1,4 @@
-import type { CdiIntelRdt } from "./ports.ts";
+import type { CdiIntelRdt } from "../ports.ts";
 
 /**
  * The part of the OCI runtime specification that we write; keys as `config.json` spells them. An absent key leaves the runtime's default.

@@ -1,12 +1,12 @@
 import assert from "node:assert/strict";
 import { suite, test } from "node:test";
 
-import { untilAborted } from "../lib/abort.ts";
+import { untilAborted } from "../../lib/abort.ts";
+import { RuntimeError } from "../errors.ts";
+import { fakeRuntime, fixed } from "../fake.ts";
+import { sandbox } from "../oci/test-input.ts";
+import type { VirtualizationReport } from "../ports.ts";
 import { decidePlacement } from "./decide-placement.ts";
-import { RuntimeError } from "./errors.ts";
-import { fakeRuntime, fixed } from "./fake.ts";
-import { sandbox } from "./oci-test-input.ts";
-import type { VirtualizationReport } from "./ports.ts";
 
 const live = { signal: new AbortController().signal };
 

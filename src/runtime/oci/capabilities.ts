@@ -1,6 +1,6 @@
-import type { CapabilityChanges } from "./container-config.ts";
-import { invalid } from "./errors.ts";
-import type { OciCapabilities } from "./oci-types.ts";
+import type { CapabilityChanges } from "../container-config.ts";
+import { invalid } from "../errors.ts";
+import type { OciCapabilities } from "./types.ts";
 
 /** Every capability of Linux; the index is the kernel's number. Source: capabilities(7). */
 export const CAPABILITIES: readonly string[] = [

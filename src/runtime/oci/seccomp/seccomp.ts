@@ -1,8 +1,8 @@
 import { z } from "zod";
 
-import { invalid } from "../errors.ts";
-import type { OciSpecInput } from "../oci-input.ts";
-import type { OciSeccomp } from "../oci-types.ts";
+import { invalid } from "../../errors.ts";
+import type { OciSpecInput } from "../input.ts";
+import type { OciSeccomp } from "../types.ts";
 import { defaultProfile } from "./default-profile.ts";
 
 const FIELD = "config.linux.security_context.seccomp";

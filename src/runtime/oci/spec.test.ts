@@ -3,11 +3,11 @@ import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, it } from "node:test";
 
-import { buildOciSpec } from "./oci-spec.ts";
-import { deviceNode, hostMount, type InputChanges, podNetworking, specInput } from "./oci-test-input.ts";
+import { buildOciSpec } from "./spec.ts";
+import { deviceNode, hostMount, type InputChanges, podNetworking, specInput } from "./test-input.ts";
 
 const GOLDEN = join(import.meta.dirname, "golden");
-// `node src/runtime/oci-spec.test.ts --update-golden`, then `make fmt`; a run of the tests never writes.
+// `node src/runtime/oci/spec.test.ts --update-golden`, then `make fmt`; a run of the tests never writes.
 const update = process.argv.includes("--update-golden");
 
 const userNamespace = {

@@ -1,4 +1,4 @@
-import type { OciSeccomp, OciSyscallRule } from "../oci-types.ts";
+import type { OciSeccomp, OciSyscallRule } from "../types.ts";
 import { SYSCALLS, SYSCALLS_BY_ARCH, SYSCALLS_BY_CAPABILITY, words } from "./syscalls.ts";
 
 /** By `process.arch`: the processor's own calls and those of the older processes it still runs. */

@@ -4,15 +4,14 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { suite, test } from "node:test";
-
+import type { MountRequest } from "../container-config.ts";
+import { type FakeRuntime, fakePodRecord, fakeRuntime } from "../fake.ts";
+import { container, hostMount, sandbox } from "../oci/test-input.ts";
+import type { PodRecord } from "../pod.ts";
+import { recover } from "../recover.ts";
+import { Pod, podRootDir, type RuntimeOptions } from "../runtime.ts";
 import { applyLateRefusal, findLateRefusal } from "./apply-late-refusal.ts";
-import type { MountRequest } from "./container-config.ts";
-import { type FakeRuntime, fakePodRecord, fakeRuntime } from "./fake.ts";
 import type { LateRefusal } from "./late-refusal.ts";
-import { container, hostMount, sandbox } from "./oci-test-input.ts";
-import type { PodRecord } from "./pod.ts";
-import { recover } from "./recover.ts";
-import { Pod, podRootDir, type RuntimeOptions } from "./runtime.ts";
 
 const REFUSAL: LateRefusal = {
   reason: "HostSocket",

@@ -1,9 +1,9 @@
 import { cdiHooks } from "./cdi-edits.ts";
-import type { OciSpecInput } from "./oci-input.ts";
-import { ociLinux } from "./oci-linux.ts";
-import { ociMounts } from "./oci-mounts.ts";
-import { ociProcess } from "./oci-process.ts";
-import type { OciSpec } from "./oci-types.ts";
+import type { OciSpecInput } from "./input.ts";
+import { ociLinux } from "./linux.ts";
+import { ociMounts } from "./mounts.ts";
+import { ociProcess } from "./process.ts";
+import type { OciSpec } from "./types.ts";
 
 /**
  * The OCI runtime spec of a container. Pure: everything looked up on the node comes in with the input, and nothing of an image's labels or

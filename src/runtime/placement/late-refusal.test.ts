@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
 import { suite, test } from "node:test";
 
-import type { MountSourceFacts } from "../host/mount-source.ts";
-import type { ContainerConfig, MountPropagation, MountRequest } from "./container-config.ts";
+import type { MountSourceFacts } from "../../host/mount-source.ts";
+import type { ContainerConfig, MountPropagation, MountRequest } from "../container-config.ts";
+import { container } from "../oci/test-input.ts";
+import type { CdiEdits } from "../ports.ts";
 import { type LateRefusal, lateRefusal } from "./late-refusal.ts";
-import { container } from "./oci-test-input.ts";
-import type { CdiEdits } from "./ports.ts";
 
 function mount(path: string, propagation: MountPropagation = "private"): MountRequest {
   return {
