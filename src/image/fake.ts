@@ -1,5 +1,5 @@
 import type { RecordKind, RecordWrite, Store, StoredRecord } from "../runtime/ports.ts";
-import type { LayerMounter } from "./layer-mounter.ts";
+import type { LayerMounter } from "./layers/layer-mounter.ts";
 
 /** A store in memory; survives a room that is closed and opened again over it. */
 export class MemoryStore implements Store {

@@ -13,9 +13,9 @@ import { silentLog } from "../lib/log.ts";
 import { openCrashRoom } from "./crash-pull.ts";
 import { MemoryStore } from "./fake.ts";
 import { openImages } from "./images.ts";
-import type { LayerMounter } from "./layer-mounter.ts";
+import type { LayerMounter } from "./layers/layer-mounter.ts";
 import { imageDefaults } from "./options.ts";
-import { RegistryFixture } from "./registry-fixture.ts";
+import { RegistryFixture } from "./registry/registry-fixture.ts";
 
 const run = promisify(execFile);
 const signal = new AbortController().signal;

@@ -9,9 +9,9 @@ import type { PullCredentials } from "../runtime/ports.ts";
 import { ImageError } from "./errors.ts";
 import { FakeLayerMounter, MemoryStore } from "./fake.ts";
 import { type ImageRoom, openImages } from "./images.ts";
-import type { LayerMounter } from "./layer-mounter.ts";
+import type { LayerMounter } from "./layers/layer-mounter.ts";
 import { type ImageOptions, imageDefaults } from "./options.ts";
-import { RegistryFixture } from "./registry-fixture.ts";
+import { RegistryFixture } from "./registry/registry-fixture.ts";
 
 const signal = new AbortController().signal;
 

@@ -8,19 +8,19 @@ import type { FilesystemUsage, Image, ImageLayer, Images, PullRequest, RecordWri
 import type { Digest } from "./digest.ts";
 import { ImageError } from "./errors.ts";
 import { findImage } from "./find-image.ts";
-import { endpointsOf } from "./hosts.ts";
 import { type HeldImage, holdImage, type ImageRecord, type RecordContext, readImage } from "./image-record.ts";
-import { type Claim, LayerClaims, uppermostFirst } from "./layer-claims.ts";
-import type { LayerMounter } from "./layer-mounter.ts";
-import { LayerWorkers } from "./layer-workers.ts";
-import { Layers } from "./layers.ts";
+import { type Claim, LayerClaims, uppermostFirst } from "./layers/layer-claims.ts";
+import type { LayerMounter } from "./layers/layer-mounter.ts";
+import { LayerWorkers } from "./layers/layer-workers.ts";
+import { Layers } from "./layers/layers.ts";
 import type { ImageOptions } from "./options.ts";
 import { type PulledImage, pullImage } from "./pull.ts";
 import { formatReference, parseReference, type Reference } from "./reference.ts";
-import { Repository } from "./registry.ts";
+import { endpointsOf } from "./registry/hosts.ts";
+import { Repository } from "./registry/registry.ts";
+import { Tokens } from "./registry/tokens.ts";
+import { abortedError, Transport } from "./registry/transport.ts";
 import { SharedCalls } from "./shared-calls.ts";
-import { Tokens } from "./tokens.ts";
-import { abortedError, Transport } from "./transport.ts";
 
 export interface ImageModules {
   readonly store: Store;

@@ -2,7 +2,7 @@ import { joinSignals } from "../lib/abort.ts";
 import type { Digest } from "./digest.ts";
 import { ImageError } from "./errors.ts";
 import { parseImageConfig } from "./image-config.ts";
-import type { Layers } from "./layers.ts";
+import type { Layers } from "./layers/layers.ts";
 import {
   checkRunnable,
   choosePlatform,
@@ -13,7 +13,7 @@ import {
   parseManifest,
   platformFits,
 } from "./manifest.ts";
-import type { Repository } from "./registry.ts";
+import type { Repository } from "./registry/registry.ts";
 
 export interface PullOptions {
   /** The config document of an image that is here. */

@@ -1,12 +1,12 @@
-import { sleep } from "../lib/abort.ts";
-import { backoffMs } from "../lib/retry.ts";
-import type { PullCredentials } from "../runtime/ports.ts";
+import { sleep } from "../../lib/abort.ts";
+import { backoffMs } from "../../lib/retry.ts";
+import type { PullCredentials } from "../../runtime/ports.ts";
+import { type Digest, isDigest, sha256Of } from "../digest.ts";
+import { digestMismatch, ImageError } from "../errors.ts";
+import { type Descriptor, MANIFEST_TYPES } from "../manifest.ts";
+import { formatReference, type Reference } from "../reference.ts";
 import { parseChallenges, type Secret, secretFor } from "./auth.ts";
-import { type Digest, isDigest, sha256Of } from "./digest.ts";
-import { digestMismatch, ImageError } from "./errors.ts";
 import { type Capability, type Endpoint, isLoopback } from "./hosts.ts";
-import { type Descriptor, MANIFEST_TYPES } from "./manifest.ts";
-import { formatReference, type Reference } from "./reference.ts";
 import type { Tokens } from "./tokens.ts";
 import { abortedError, type HttpResponse, readBody, type Transport } from "./transport.ts";
 

@@ -3,7 +3,7 @@ import { join, resolve } from "node:path";
 import { getStaticTOMLValue, parseTOML } from "toml-eslint-parser";
 import { z } from "zod";
 
-import { ImageError } from "./errors.ts";
+import { ImageError } from "../errors.ts";
 
 export type Capability = "pull" | "resolve";
 

@@ -1,8 +1,7 @@
 import { createHash } from "node:crypto";
 import { z } from "zod";
-
+import { ImageError } from "../errors.ts";
 import { basicHeader, type Challenge, type Secret } from "./auth.ts";
-import { ImageError } from "./errors.ts";
 import { type Endpoint, isLoopback } from "./hosts.ts";
 import { type HttpResponse, readBody, type Transport } from "./transport.ts";
 

@@ -1,5 +1,5 @@
+import { malformed, overLimit } from "../errors.ts";
 import { fileMode } from "./erofs-format.ts";
-import { malformed, overLimit } from "./errors.ts";
 import type { TarEntry } from "./tar-entry.ts";
 
 /** What a layer holds under one or more names. */

@@ -1,4 +1,4 @@
-import { malformed } from "./errors.ts";
+import { malformed } from "../errors.ts";
 
 /** One 512-byte header block. Text is Latin-1: one character per byte, so that names of any encoding survive. */
 export interface TarHeader {

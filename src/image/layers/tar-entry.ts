@@ -1,4 +1,4 @@
-import { malformed, overLimit } from "./errors.ts";
+import { malformed, overLimit } from "../errors.ts";
 import type { TarHeader } from "./tar-header.ts";
 import { type PaxRecords, paxNumber, paxTime } from "./tar-pax.ts";
 

@@ -1,7 +1,7 @@
 import { once } from "node:events";
 import { createGunzip, createZstdDecompress } from "node:zlib";
 
-import { malformed } from "./errors.ts";
+import { malformed } from "../errors.ts";
 import { isZstd, splitFrames } from "./zstd-frames.ts";
 
 /** Room for the decompressor to run ahead on its own thread while this one hashes and writes. */

@@ -1,11 +1,11 @@
 import { rm } from "node:fs/promises";
 import { Worker } from "node:worker_threads";
 
-import { joinSignals, untilAborted } from "../lib/abort.ts";
-import { ImageError, overLimit } from "./errors.ts";
+import { joinSignals, untilAborted } from "../../lib/abort.ts";
+import { ImageError, overLimit } from "../errors.ts";
+import { abortedError } from "../registry/transport.ts";
 import type { LayerJob, LayerResult } from "./layer-build.ts";
 import { type FromWorker, fromWire, type ToWorker } from "./layer-protocol.ts";
-import { abortedError } from "./transport.ts";
 
 export interface LayerWorkersOptions {
   /** Threads at most; each builds one layer at a time. */

@@ -8,7 +8,7 @@ import { after, before, describe, it } from "node:test";
 import { promisify } from "node:util";
 import { gzipSync, zstdCompressSync } from "node:zlib";
 
-import { sha256Of } from "./digest.ts";
+import { sha256Of } from "../digest.ts";
 import { buildLayer, type LayerResult } from "./layer-build.ts";
 import { type FixtureEntry, longOf, tarOf } from "./tar-fixture.ts";
 import { TarReader } from "./tar-reader.ts";

@@ -1,7 +1,7 @@
 import { Agent, type Dispatcher, request } from "undici";
 
-import { isTimeout } from "../lib/abort.ts";
-import { ImageError } from "./errors.ts";
+import { isTimeout } from "../../lib/abort.ts";
+import { ImageError } from "../errors.ts";
 import type { TlsOptions } from "./hosts.ts";
 
 export interface HttpRequest {

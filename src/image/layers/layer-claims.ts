@@ -1,8 +1,8 @@
 import { mkdir, rmdir } from "node:fs/promises";
 import { basename, join } from "node:path";
 
-import { KeyedQueue } from "../lib/keyed-queue.ts";
-import { type Digest, hexOf } from "./digest.ts";
+import { KeyedQueue } from "../../lib/keyed-queue.ts";
+import { type Digest, hexOf } from "../digest.ts";
 import type { LayerMounter } from "./layer-mounter.ts";
 
 interface Wait {

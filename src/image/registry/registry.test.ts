@@ -4,12 +4,12 @@ import { createServer, type IncomingMessage, type ServerResponse } from "node:ht
 import type { AddressInfo } from "node:net";
 import { after, describe, it } from "node:test";
 
-import type { PullCredentials } from "../runtime/ports.ts";
-import { sha256Of } from "./digest.ts";
-import { ImageError } from "./errors.ts";
+import type { PullCredentials } from "../../runtime/ports.ts";
+import { sha256Of } from "../digest.ts";
+import { ImageError } from "../errors.ts";
+import type { Descriptor } from "../manifest.ts";
+import { parseReference } from "../reference.ts";
 import type { Endpoint } from "./hosts.ts";
-import type { Descriptor } from "./manifest.ts";
-import { parseReference } from "./reference.ts";
 import { Repository } from "./registry.ts";
 import { Tokens } from "./tokens.ts";
 import { Transport } from "./transport.ts";

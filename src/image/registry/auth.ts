@@ -1,4 +1,4 @@
-import type { PullCredentials } from "../runtime/ports.ts";
+import type { PullCredentials } from "../../runtime/ports.ts";
 import type { Endpoint } from "./hosts.ts";
 
 /** One `WWW-Authenticate` challenge; parameter names are lower case. */

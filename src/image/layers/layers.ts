@@ -3,16 +3,16 @@ import { mkdir, readdir, rename, rm, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { z } from "zod";
 
-import { syncDirectory } from "../lib/atomic-write.ts";
-import { failpoint } from "../lib/failpoint.ts";
-import { KeyedQueue } from "../lib/keyed-queue.ts";
-import type { Log } from "../lib/log.ts";
-import type { Store } from "../runtime/ports.ts";
-import { type Digest, hexOf, isDigest } from "./digest.ts";
-import { fromIo } from "./errors.ts";
+import { syncDirectory } from "../../lib/atomic-write.ts";
+import { failpoint } from "../../lib/failpoint.ts";
+import { KeyedQueue } from "../../lib/keyed-queue.ts";
+import type { Log } from "../../lib/log.ts";
+import type { Store } from "../../runtime/ports.ts";
+import { type Digest, hexOf, isDigest } from "../digest.ts";
+import { fromIo } from "../errors.ts";
+import type { Descriptor } from "../manifest.ts";
 import type { LayerLimits, LayerResult } from "./layer-build.ts";
 import type { LayerSource, LayerWorkers } from "./layer-workers.ts";
-import type { Descriptor } from "./manifest.ts";
 
 interface LayerRecord {
   readonly blobBytes: number;

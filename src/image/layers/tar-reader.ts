@@ -1,4 +1,4 @@
-import { malformed, overLimit } from "./errors.ts";
+import { malformed, overLimit } from "../errors.ts";
 import { describeEntry, type TarEntry } from "./tar-entry.ts";
 import { parseHeader, TAR_BLOCK, type TarHeader } from "./tar-header.ts";
 import { type PaxRecords, parsePax } from "./tar-pax.ts";

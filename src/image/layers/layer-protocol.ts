@@ -1,4 +1,4 @@
-import { ImageError, type ImageFact } from "./errors.ts";
+import { ImageError, type ImageFact } from "../errors.ts";
 import type { LayerJob, LayerResult } from "./layer-build.ts";
 
 /** From the daemon's thread to the one that builds a layer. One job at a time. */

@@ -4,8 +4,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, it } from "node:test";
 
-import { sha256Of } from "./digest.ts";
-import { ImageError } from "./errors.ts";
+import { sha256Of } from "../digest.ts";
+import { ImageError } from "../errors.ts";
 import { LayerWorkers } from "./layer-workers.ts";
 import { tarOf } from "./tar-fixture.ts";
 

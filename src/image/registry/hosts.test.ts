@@ -3,9 +3,8 @@ import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, it } from "node:test";
-
+import { ImageError } from "../errors.ts";
 import { parseChallenges } from "./auth.ts";
-import { ImageError } from "./errors.ts";
 import { endpointsOf } from "./hosts.ts";
 
 describe("endpointsOf", () => {

@@ -2,9 +2,9 @@ import { createServer, type IncomingMessage, type ServerResponse } from "node:ht
 import type { AddressInfo } from "node:net";
 import { gzipSync } from "node:zlib";
 
-import { type Digest, sha256Of } from "./digest.ts";
-import { OCI_INDEX, OCI_MANIFEST } from "./manifest.ts";
-import { type FixtureEntry, tarOf } from "./tar-fixture.ts";
+import { type Digest, sha256Of } from "../digest.ts";
+import { type FixtureEntry, tarOf } from "../layers/tar-fixture.ts";
+import { OCI_INDEX, OCI_MANIFEST } from "../manifest.ts";
 
 export interface FixtureImage {
   readonly id: Digest;

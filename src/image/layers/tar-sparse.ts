@@ -1,4 +1,4 @@
-import { malformed, overLimit } from "./errors.ts";
+import { malformed, overLimit } from "../errors.ts";
 import { number, type TarHeader } from "./tar-header.ts";
 import { type PaxRecords, paxNumber } from "./tar-pax.ts";
 

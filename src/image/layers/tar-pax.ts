@@ -1,4 +1,4 @@
-import { malformed } from "./errors.ts";
+import { malformed } from "../errors.ts";
 
 /** Records of one extended header. Values are Latin-1: one character per byte. */
 export interface PaxRecords {

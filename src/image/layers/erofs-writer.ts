@@ -1,3 +1,4 @@
+import { overLimit } from "../errors.ts";
 import type { BlobFile } from "./blob-file.ts";
 import {
   BLOCK,
@@ -12,7 +13,6 @@ import {
   layout,
   SLOT,
 } from "./erofs-format.ts";
-import { overLimit } from "./errors.ts";
 import { isDirectory, type LayerDirectory, type LayerNode } from "./layer-tree.ts";
 
 /** Guests map a blob as persistent memory, in units of this size. */

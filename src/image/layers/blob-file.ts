@@ -1,6 +1,6 @@
 import { fdatasync, fsyncSync, ftruncateSync, writeSync } from "node:fs";
 
-import { overLimit } from "./errors.ts";
+import { overLimit } from "../errors.ts";
 
 /** Bytes gathered before they are written. */
 const BUFFER_BYTES = 1 << 20;

@@ -1,10 +1,9 @@
 import { createHash, type Hash } from "node:crypto";
 import { closeSync, fchmodSync, fstatSync, openSync, rmSync } from "node:fs";
-
+import { asDigest, type Digest } from "../digest.ts";
+import { digestMismatch, fromIo, ImageError, malformed } from "../errors.ts";
 import { BlobFile } from "./blob-file.ts";
-import { asDigest, type Digest } from "./digest.ts";
 import { ErofsWriter } from "./erofs-writer.ts";
-import { digestMismatch, fromIo, ImageError, malformed } from "./errors.ts";
 import { inflate } from "./inflate.ts";
 import { LayerTree } from "./layer-tree.ts";
 import { TarReader, type TarSink } from "./tar-reader.ts";

@@ -1,4 +1,4 @@
-import { malformed, overLimit } from "./errors.ts";
+import { malformed, overLimit } from "../errors.ts";
 
 /**
  * The on-disk format of EROFS, as far as we write it: uncompressed, 4 KiB blocks, extended inodes, inline xattrs. Facts from the
