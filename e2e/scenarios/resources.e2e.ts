@@ -84,6 +84,17 @@ test("an update of a container not yet started holds when it starts", async () =
   assert.equal((await kernelLimits(container)).memoryBytes, String(80n * mebibyte));
 });
 
+test("a container with a limit that the kernel refuses is refused by name, and leaves nothing", async () => {
+  await using pod = await node().runPod();
+  const impossible = { linux: { resources: { cpusetCpus: "4095" } } };
+  const config = { metadata: { name: "limited" } };
+  await assert.rejects(pod.create({ ...config, ...impossible }), /cpuset/);
+  const { runtime } = node().clients;
+  assert.deepEqual((await unary(runtime, runtime.listContainers, { filter: undefined })).containers, []);
+  const container = await pod.start(config);
+  assert.notEqual((await kernelLimits(container)).cpuset, "4095");
+});
+
 test("an update that the kernel refuses changes nothing", async () => {
   await using pod = await node().runPod();
   const container = await pod.start({ linux: { resources: { memoryLimitInBytes: 64n * mebibyte } } });

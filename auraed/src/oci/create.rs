@@ -5,11 +5,12 @@ use std::path::Path;
 use libcontainer::container::Container;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{LinuxResources, Spec};
 
 use super::OciError;
 use super::args::{Invocation, ProcessIo};
 use super::devices;
+use super::unit_limits::Unit;
 
 /// Makes the container `id` from the bundle.
 pub fn create(invocation: &Invocation, id: &str, bundle: &Path, io: &ProcessIo) -> Result<(), OciError> {
@@ -24,12 +25,23 @@ pub fn create(invocation: &Invocation, id: &str, bundle: &Path, io: &ProcessIo) 
         .with_detach(true)
         .build()
         .map_err(|error| OciError::runtime("create", error))?;
-    confine_devices(&container, &spec).map_err(|error| {
+    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    confine(&container, resources).inspect_err(|_| {
         // Unconfined it must not stay.
         let undone = container.delete(true);
-        tracing::debug!(?undone, "container deleted because its devices could not be confined");
-        OciError::io("confining the container's devices", error)
+        tracing::debug!(?undone, "container deleted because it could not be confined");
     })
+}
+
+/// What the builder leaves out: the rules for devices, and limits of a unit as the kernel takes them.
+fn confine(container: &Container, resources: Option<&LinuxResources>) -> Result<(), OciError> {
+    let pid = container.pid().ok_or_else(|| OciError::Input { path: "container".into(), reason: "has no process".into() })?;
+    let rules = resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
+    devices::confine(pid.as_raw(), rules).map_err(|error| OciError::io("confining the container's devices", error))?;
+    match resources {
+        Some(resources) if container.systemd() => Unit::of(container)?.ask_kernel(resources),
+        _ => Ok(()),
+    }
 }
 
 /// Whether systemd makes the cgroup: the caller says so, or the path has its form `slice:prefix:name`.
@@ -45,13 +57,6 @@ fn cgroup_driver(invocation: &Invocation, spec: &Spec) -> Result<bool, OciError>
         return refused("has systemd's form, which needs cgroup v2: use the cgroupfs driver on this host");
     }
     Ok(systemd_form || invocation.systemd_cgroup)
-}
-
-fn confine_devices(container: &Container, spec: &Spec) -> std::io::Result<()> {
-    let pid = container.pid().ok_or_else(|| std::io::Error::other("the container has no process"))?;
-    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
-    let rules = resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
-    devices::confine(pid.as_raw(), rules)
 }
 
 /// What create and exec have in common.

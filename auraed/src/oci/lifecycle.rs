@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use libcgroups::common::{CgroupConfig, CgroupManager, ControllerOpt};
+use libcgroups::common::{CgroupConfig, CgroupManager};
 use libcontainer::container::{Container, State};
 use libcontainer::signal::Signal;
 use oci_spec::runtime::LinuxResources;
 
 use super::OciError;
 use super::args::Invocation;
-use super::unit_limits::Unit;
+use super::unit_limits::{Unit, options};
 
 fn load(invocation: &Invocation, id: &str) -> Result<Container, OciError> {
     let dir = invocation.root.join(id);
@@ -69,12 +69,8 @@ pub fn update(invocation: &Invocation, id: &str, resources: &Path) -> Result<(),
     let manager = libcgroups::common::create_cgroup_manager(cgroup).map_err(|error| OciError::runtime("update", error))?;
     if container.systemd() {
         let unit = Unit::of(&container)?;
-        unit.ask_kernel(&options(&resources))?;
+        unit.ask_kernel(&resources)?;
         unit.complete(&mut resources);
     }
     manager.apply(&options(&resources)).map_err(|error| OciError::runtime("update", error))
-}
-
-fn options(resources: &LinuxResources) -> ControllerOpt<'_> {
-    ControllerOpt { resources, disable_oom_killer: false, oom_score_adj: None, freezer_state: None }
 }

@@ -32,12 +32,13 @@ impl Unit {
     }
 
     /// Writes the limits into the cgroup.
-    pub fn ask_kernel(&self, options: &ControllerOpt) -> Result<(), OciError> {
-        if options.resources.cpu().as_ref().is_some_and(|cpu| cpu.cpus().is_some() || cpu.mems().is_some()) {
+    pub fn ask_kernel(&self, resources: &LinuxResources) -> Result<(), OciError> {
+        if resources.cpu().as_ref().is_some_and(|cpu| cpu.cpus().is_some() || cpu.mems().is_some()) {
             self.enable_cpuset();
         }
-        let manager = Manager::new(self.mount.clone(), self.path.clone()).map_err(|error| OciError::runtime("update", error))?;
-        manager.apply(options).map_err(|error| OciError::runtime("update", error))
+        let failed = |error| OciError::runtime("limits", error);
+        let manager = Manager::new(self.mount.clone(), self.path.clone()).map_err(failed)?;
+        manager.apply(&options(resources)).map_err(failed)
     }
 
     /// systemd does so only for units that have the property. A failure shows when the limit is written.
@@ -57,6 +58,11 @@ impl Unit {
             resources.set_cpu(Some(cpu));
         }
     }
+}
+
+/// For a cgroup manager that is to write limits and nothing else.
+pub fn options(resources: &LinuxResources) -> ControllerOpt<'_> {
+    ControllerOpt { resources, disable_oom_killer: false, oom_score_adj: None, freezer_state: None }
 }
 
 /// `current` is `QUOTA PERIOD`, with a quota of `max` for none.
