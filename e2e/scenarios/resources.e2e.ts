@@ -1,4 +1,6 @@
 import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
+import { readdir } from "node:fs/promises";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 
@@ -42,6 +44,13 @@ async function guestLimits(container: Container): Promise<Limits> {
   return { memoryBytes, cpuQuota: cpuMax.split(" ")[0] ?? "", cpuset };
 }
 
+/** Undefined on a node without the controller, as hybrids are: what is none is limited to none. */
+async function hugepageLimit(container: Container): Promise<string | undefined> {
+  if (podsUnderTest() === "microvm") return await container.shell("cat /sys/fs/cgroup/hugetlb.2MB.max");
+  if (!existsSync("/sys/fs/cgroup/hugetlb") && !existsSync("/sys/fs/cgroup/cgroup.controllers")) return undefined;
+  return await cgroupFile(await hostPid(container), "hugetlb", { v1: "hugetlb.2MB.limit_in_bytes", v2: "hugetlb.2MB.max" });
+}
+
 async function hostPid(container: Container): Promise<number> {
   const { info } = await node().crictl.json<{ info: { pid: number } }>("inspect", "-o", "json", container.id);
   return info.pid;
@@ -57,6 +66,16 @@ test("limits reach the kernel and come back in the status", async () => {
   assert.equal(reported?.cpuQuota, 50_000n);
   assert.equal(reported?.cpuShares, 512n);
   assert.equal(reported?.cpusetCpus, "0");
+});
+
+test("huge pages as a kubelet limits them: every size of the node, to none", async () => {
+  const names = await readdir("/sys/kernel/mm/hugepages");
+  const sizes = names.map((name) => Number(/(\d+)kB$/.exec(name)?.[1]) / 1024).map((mib) => (mib < 1024 ? `${mib}MB` : `${mib / 1024}GB`));
+  assert.ok(sizes.includes("2MB"), names.join(" "));
+  await using pod = await node().runPod();
+  const container = await pod.start({ linux: { resources: { hugepageLimits: sizes.map((pageSize) => ({ pageSize, limit: 0n })) } } });
+  const limit = await hugepageLimit(container);
+  if (limit !== undefined) assert.equal(limit, "0");
 });
 
 test("UpdateContainerResources changes what is set and leaves the rest", async () => {

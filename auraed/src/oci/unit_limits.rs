@@ -3,6 +3,7 @@
 //! systemd accepts a property, and only logs when the kernel then refuses it. So the kernel is asked first, and what it took is told to systemd,
 //! which would put its own values back at some later time.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
@@ -33,19 +34,19 @@ impl Unit {
 
     /// Writes the limits into the cgroup.
     pub fn ask_kernel(&self, resources: &LinuxResources) -> Result<(), OciError> {
-        if resources.cpu().as_ref().is_some_and(|cpu| cpu.cpus().is_some() || cpu.mems().is_some()) {
-            self.enable_cpuset();
-        }
+        self.enable(&unusual_controllers(resources));
         let failed = |error| OciError::runtime("limits", error);
         let manager = Manager::new(self.mount.clone(), self.path.clone()).map_err(failed)?;
         manager.apply(&options(resources)).map_err(failed)
     }
 
-    /// systemd does so only for units that have the property. A failure shows when the limit is written.
-    fn enable_cpuset(&self) {
+    /// From the root down to the unit. A failure shows when the limit is written.
+    fn enable(&self, controllers: &BTreeSet<&str>) {
         let mut directory = self.mount.clone();
         for part in &self.path {
-            let _ = fs::write(directory.join("cgroup.subtree_control"), "+cpuset");
+            for controller in controllers {
+                let _ = fs::write(directory.join("cgroup.subtree_control"), format!("+{controller}"));
+            }
             directory.push(part);
         }
     }
@@ -58,6 +59,16 @@ impl Unit {
             resources.set_cpu(Some(cpu));
         }
     }
+}
+
+/// Those that systemd enables only for units with a property of theirs, and hugetlb, which it does not know.
+fn unusual_controllers(resources: &LinuxResources) -> BTreeSet<&str> {
+    let has_cpuset = resources.cpu().as_ref().is_some_and(|cpu| cpu.cpus().is_some() || cpu.mems().is_some());
+    let has_hugetlb = resources.hugepage_limits().as_ref().is_some_and(|limits| !limits.is_empty());
+    // `CONTROLLER.FILE`
+    let unified = resources.unified().iter().flatten().filter_map(|(file, _)| file.split('.').next());
+    let named = [("cpuset", has_cpuset), ("hugetlb", has_hugetlb), ("io", resources.block_io().is_some())];
+    named.into_iter().filter_map(|(controller, is_asked_for)| is_asked_for.then_some(controller)).chain(unified).collect()
 }
 
 /// For a cgroup manager that is to write limits and nothing else.
@@ -78,6 +89,7 @@ fn with_quota(cpu: &LinuxCpu, current: &str) -> LinuxCpu {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn cpu(quota: Option<i64>, period: Option<u64>) -> LinuxCpu {
@@ -85,6 +97,17 @@ mod tests {
         cpu.set_quota(quota);
         cpu.set_period(period);
         cpu
+    }
+
+    #[test]
+    fn a_limit_has_its_controller_enabled() {
+        let resources = |json: &str| serde_json::from_str::<LinuxResources>(json).unwrap();
+        let none = resources(r#"{ "memory": { "limit": 1 }, "cpu": { "quota": 1 }, "hugepageLimits": [] }"#);
+        assert!(unusual_controllers(&none).is_empty());
+        let all = resources(
+            r#"{ "cpu": { "mems": "0" }, "hugepageLimits": [{ "pageSize": "2MB", "limit": 0 }], "blockIO": {}, "unified": { "misc.max": "1" } }"#,
+        );
+        assert_eq!(unusual_controllers(&all), BTreeSet::from(["cpuset", "hugetlb", "io", "misc"]));
     }
 
     #[test]
